@@ -1,0 +1,158 @@
+"""Every error pgstack raises on purpose.
+
+SQL functions raise SQLSTATEs ``PS0nn``; :func:`translated` turns each into the class
+that carries it.  Each class says which exit code the CLI ends with:
+1 failed, 2 wrong usage, 3 something could not be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+
+class PgstackError(Exception):
+    """Something pgstack was asked to do did not work.
+
+    ``hint`` names the next command to try, or is None.
+    """
+
+    sqlstate: str | None = None
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(PgstackError):
+    """The command or call itself was wrong."""
+
+    sqlstate = "PS007"
+    exit_code = 2
+
+
+class UnknownVectorizer(PgstackError):
+    """No vectorizer of that name in this database."""
+
+    sqlstate = "PS001"
+
+
+class DimensionMismatch(PgstackError):
+    """A vector has another length than its column."""
+
+    sqlstate = "PS002"
+
+
+class NoWorker(PgstackError):
+    """No worker is connected to this database."""
+
+    sqlstate = "PS003"
+    exit_code = 3
+
+
+class RequestTimeout(PgstackError):
+    """The model did not answer in time."""
+
+    sqlstate = "PS004"
+
+
+class ModelServerError(PgstackError):
+    """The model server failed or could not be reached."""
+
+    sqlstate = "PS005"
+    exit_code = 3
+
+
+class ModelNotFound(PgstackError):
+    """The model server does not have that model."""
+
+    sqlstate = "PS006"
+
+
+class MissingExtension(PgstackError):
+    """A PostgreSQL extension that this needs is not installed."""
+
+    sqlstate = "PS008"
+
+
+class BridgeUnavailable(PgstackError):
+    """SQL cannot reach the worker: the bridge is not set up or broke."""
+
+    sqlstate = "PS009"
+
+
+class BadAnswer(PgstackError):
+    """The model answered something that cannot be used."""
+
+    sqlstate = "PS010"
+
+
+class HostNotAllowed(PgstackError):
+    """A model server address outside the allowed list was asked for."""
+
+    sqlstate = "PS011"
+
+
+class NameTaken(PgstackError):
+    """An object of that name exists already."""
+
+    sqlstate = "PS012"
+
+
+class Unsupported(PgstackError):
+    """A vectorizer is configured in a way pgstack does not run."""
+
+    sqlstate = "PS013"
+
+
+class MissingPrivilege(PgstackError):
+    """The role lacks a privilege that this needs."""
+
+    sqlstate = "PS014"
+
+
+class UnknownSetting(PgstackError):
+    """No pgstack setting of that name, or not such a value."""
+
+    sqlstate = "PS015"
+
+
+class Unreachable(PgstackError):
+    """The database or the model server could not be reached."""
+
+    exit_code = 3
+
+
+class EmbeddedError(PgstackError):
+    """The embedded PostgreSQL or model server could not be set up."""
+
+
+class InstallError(PgstackError):
+    """The database could not be installed or upgraded."""
+
+
+_BY_SQLSTATE: dict[str, type[PgstackError]] = {
+    cls.sqlstate: cls for cls in PgstackError.__subclasses__() if cls.sqlstate is not None
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn a database error that carries one of our SQLSTATEs into our class."""
+    try:
+        yield
+    except psycopg.OperationalError as exc:
+        if exc.sqlstate is None:  # no server spoke: refused, gone, unknown host
+            raise Unreachable(
+                f"cannot reach the database: {str(exc).strip()}",
+                hint="pgstack status   # or: pgstack up",
+            ) from exc
+        raise
+    except psycopg.Error as exc:
+        cls = _BY_SQLSTATE.get(exc.sqlstate or "")
+        if cls is None:
+            raise
+        raise cls(str(exc.diag.message_primary), hint=exc.diag.message_hint) from exc
