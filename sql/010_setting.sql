@@ -1,0 +1,166 @@
+-- Family: settings.  Reads and writes _pgstack.setting.
+-- Callers: every other family, through _pgstack.setting_value().
+-- Errors: PS007 value out of range, PS014 missing privilege, PS015 unknown setting.
+
+-- The one list of settings.  pattern is what a value must look like.
+create or replace function _pgstack.setting_catalogue()
+returns table (name text, default_value text, pattern text, description text)
+language sql immutable parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    (
+      'embedding_model', 'all-minilm', '\S+',
+      'Model of pgstack.embed() and of new vectorizers.'
+    ),
+    (
+      'generation_model', 'qwen2.5-coder:0.5b', '\S+',
+      'Model of pgstack.generate(), chat() and ask().'
+    ),
+    (
+      'request_timeout', '60s', '\d+(\.\d+)?\s*(ms|s|min|h)',
+      'How long a statement waits for a model to answer.'
+    ),
+    (
+      'bridge_keep_open', 'on', 'on|off',
+      'Keep the bridge''s second connection open between calls of a session. Off halves the connections, '
+      'and each call then opens one (some 50 ms).'
+    ),
+    (
+      'query_cache', 'on', 'on|off',
+      'Remember the vectors of query texts, each role for itself.'
+    ),
+    (
+      'query_cache_size', '10000', '\d+',
+      'Query vectors remembered in this database; the oldest go first.'
+    ),
+    (
+      'query_cache_ttl', '1d', '\d+\s*(s|min|h|d)',
+      'How long a query vector is remembered.'
+    ),
+    (
+      'model_hosts', '', '.*',
+      'Other model servers that SQL may name (host => ..., base_url => ...): URLs separated by commas. '
+      'Empty: only the worker''s own.'
+    ),
+    (
+      'lease', '60s', '\d+\s*(s|min|h)',
+      'How long a worker keeps a row to itself before another may take it over.'
+    ),
+    (
+      'max_attempts', '6', '[1-9]\d*',
+      'How often a row is tried before it is set aside as failed.'
+    ),
+    (
+      'index_min_rows', '10000', '\d+',
+      'Chunks from which on a vectorizer gets a vector index.'
+    ),
+    (
+      'index_method', 'hnsw', 'hnsw|diskann|none',
+      'Index that a vectorizer with index => ''auto'' gets.'
+    );
+$$;
+
+comment on function _pgstack.setting_catalogue() is
+'Every setting with its default, the pattern of its values and what it does.';
+
+-- The value in force: set pgstack.NAME of the session, role or database first,
+-- then pgstack.configure(), then the default.
+create or replace function _pgstack.setting_value(name text)
+returns text
+language sql stable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    nullif(current_setting('pgstack.' || setting_value.name, true), ''),
+    (select s.value from _pgstack.setting as s where s.name = setting_value.name),
+    (
+      select c.default_value from _pgstack.setting_catalogue() as c
+      where c.name = setting_value.name
+    )
+  );
+$$;
+
+comment on function _pgstack.setting_value(text) is
+'The value of a setting that holds for this session.';
+
+create or replace function pgstack.configure(name text, value text)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _pattern text;
+begin
+  select c.pattern into _pattern
+  from _pgstack.setting_catalogue() as c
+  where c.name = configure.name;
+  if not found then
+    raise exception 'there is no setting "%"', configure.name
+      using errcode = 'PS015', hint = 'select name, description from pgstack.settings;';
+  end if;
+  if configure.value is not null and configure.value !~ ('^(' || _pattern || ')$') then
+    raise exception 'setting "%" cannot be "%"', configure.name, configure.value
+      using errcode = 'PS007', hint = format('It must look like %s.', _pattern);
+  end if;
+  if configure.value is null then
+    delete from _pgstack.setting as s where s.name = configure.name;
+    return;
+  end if;
+  insert into _pgstack.setting as s (name, value)
+  values (configure.name, configure.value)
+  on conflict on constraint setting_pkey
+  do update set value = excluded.value, updated_at = now(), updated_by = current_user;
+exception
+  when insufficient_privilege then
+    raise exception 'only the owner of pgstack may change the settings of this database'
+      using errcode = 'PS014',
+      hint = format('For this session alone: set pgstack.%s = %L;', configure.name, configure.value);
+end;
+$$;
+
+comment on function pgstack.configure(text, text) is
+'Sets a default of this database; NULL puts the built-in default back.
+name: see pgstack.settings. value: text, durations as ''60s'' or ''5min''.
+One session, role or database can differ: set pgstack.NAME = ''value''; alter role ... set pgstack.NAME = ''value''.
+Raises PS015 unknown setting, PS007 value out of range, PS014 not the owner of pgstack.';
+
+create or replace view pgstack.settings
+with (security_invoker = true)
+as
+select
+  c.name,
+  _pgstack.setting_value(c.name) as value,
+  c.default_value,
+  case
+    when nullif(pg_catalog.current_setting('pgstack.' || c.name, true), '') is not null then 'session'
+    when s.name is not null then 'database'
+    else 'default'
+  end as source,
+  c.description
+from _pgstack.setting_catalogue() as c
+left join _pgstack.setting as s on s.name = c.name;
+
+comment on view pgstack.settings is
+'Every setting: the value in force, its default, where it comes from (session, database, default) and what it does. Change one with pgstack.configure(name, value).';
+comment on column pgstack.settings.name is 'Name; also the session variable pgstack.NAME.';
+comment on column pgstack.settings.value is 'The value in force for this session.';
+comment on column pgstack.settings.default_value is 'The built-in default.';
+comment on column pgstack.settings.source is 'session, database or default.';
+comment on column pgstack.settings.description is 'What it does.';
+
+-- Workers take the database's view of a duration as an interval.
+create or replace function _pgstack.setting_interval(name text)
+returns interval
+language sql stable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select _pgstack.setting_value(setting_interval.name)::interval;
+$$;
+
+comment on function _pgstack.setting_interval(text) is
+'The value of a setting that is a duration.';
