@@ -52,13 +52,14 @@ def downloaded_bytes(names: set[str]) -> float:
     return sum(sizes.values())
 
 
-def model_rows() -> list[tuple[str, float, float]]:
-    """Return name, download and size on disk of each model the demo may use."""
-    try:
-        from pgstack.embedded.modelserver import catalogue
-    except ImportError:  # an older checkout's environment
-        return []
-    return [(m.name, m.download_bytes, m.size_bytes) for m in catalogue.MODELS.values()]
+def model_rows() -> list[tuple[str, int, int]]:
+    """Return name, download and size on disk of each model of the catalogue."""
+    from pgstack.embedded.modelserver import catalogue
+
+    return [
+        (model.name.removesuffix(":latest"), model.download_bytes, model.installed_bytes)
+        for model in catalogue.load()
+    ]
 
 
 def row(what: str, download: float, disk: float) -> str:
@@ -74,7 +75,7 @@ def main() -> int:
     disk = {name: installed_bytes(dist) for name, dist in dists.items()}
     largest = sorted(disk, key=lambda name: -disk[name])[:4]
     print(f"What the demo needs  {'':<16} {'download':>10} {'on disk':>10}")
-    total_download, total_disk = downloaded_bytes(set(disk)), sum(disk.values())
+    total_download, total_disk = downloaded_bytes(set(disk)), float(sum(disk.values()))
     print(row(f"Python packages ({len(disk)})", total_download, total_disk))
     for name in largest:
         print(row(f"  of these {name}", downloaded_bytes({name}), disk[name]))
