@@ -81,7 +81,7 @@ def main() -> int:
         print(row(f"  of these {name}", downloaded_bytes({name}), disk[name]))
     for name, download, size in model_rows():
         print(row(f"model {name}", download, size))
-        total_download += download
+        total_download += download if total_download else 0  # a part is no total
         total_disk += size
     print(row("all together", total_download, total_disk))
     return 0
