@@ -46,10 +46,15 @@ class Account:
         return self.uid, self.gid
 
 
+def myself() -> Account:
+    """Return the user this process runs as."""
+    return _by_uid(os.geteuid(), os.getegid())
+
+
 def server_account(home: Home) -> Account:
     """Return the user that runs, or would run, the stack of this home."""
     if os.geteuid() != 0:
-        return _by_uid(os.geteuid(), os.getegid())
+        return myself()
     try:
         owner = home.data.stat()
     except FileNotFoundError:

@@ -36,7 +36,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from pgstack.embedded import account, conf, tree
+from pgstack.embedded import account, conf, logs, tree
 from pgstack.embedded.account import Account
 from pgstack.embedded.home import Home, disk_errors, free_bytes, locked, write_atomically
 from pgstack.errors import EmbeddedError, UsageError
@@ -45,8 +45,6 @@ DATABASE = "pgstack"
 SUPERUSER = "postgres"
 DEFAULT_PORT = 5432  # of the socket's name; nothing listens on TCP unless asked to
 
-LOG_LINES_SHOWN = 20
-LOG_LIMIT = 10 * 2**20
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _ORPHAN_SECONDS = 15
@@ -113,7 +111,7 @@ def dsn(home: Home, dbname: str = DATABASE) -> str:
     found = _pid_file(home)
     port = found.port if found else DEFAULT_PORT
     query = f"host={quote(str(home.run), safe='')}&port={port}"
-    if home.run == home.outside_run:
+    if home.run == home.outside_run and home.data.exists():
         # Anybody may make a directory in /tmp: libpq checks who answers there.
         query += f"&requirepeer={quote(account.server_account(home).name, safe='')}"
     return f"postgresql://{SUPERUSER}@/{quote(dbname, safe='')}?{query}"
@@ -214,14 +212,15 @@ def _write_conf(
 def _launch(home: Home, who: Account) -> None:
     """Start the server; while backends of a killed one still hold its memory, end them."""
     _remove_reused_pid_file(home)
-    rotate(home.postgres_log)
+    with disk_errors(home.logs):
+        logs.rotate(home.postgres_log)
     deadline = time.monotonic() + _ORPHAN_SECONDS
     while True:
-        before = _size(home.postgres_log)
+        before = logs.size(home.postgres_log)
         said = _pg_ctl(home, who, "start", *_start_options(home))
         if listener(home) is not None:
             return
-        log = read_from(home.postgres_log, before)
+        log = logs.read_from(home.postgres_log, before)
         if _ORPHANED not in log or time.monotonic() > deadline:
             raise _failed(home, "PostgreSQL did not start", log or said)
         _end_orphans(home)
@@ -283,7 +282,9 @@ def _await_ready(home: Home) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not ((found := _pid_file(home)) and found.ready):
         if listener(home) is None:
-            raise _failed(home, "PostgreSQL ended while it started", read_from(home.postgres_log))
+            raise _failed(
+                home, "PostgreSQL ended while it started", logs.read_from(home.postgres_log)
+            )
         if time.monotonic() > deadline:
             raise EmbeddedError(
                 f"PostgreSQL is still recovering after {_START_SECONDS} s",
@@ -321,32 +322,8 @@ def _set_password(conn: psycopg.Connection[tuple[object, ...]], home: Home, who:
 
 
 def _failed(home: Home, what: str, said: str) -> EmbeddedError:
-    lines = said.strip().splitlines()[-LOG_LINES_SHOWN:]
     free = free_bytes(home.root) // 2**20
     return EmbeddedError(
-        "\n".join([f"{what} in {home.root} ({free} MB free)", *lines]),
+        "\n".join([f"{what} in {home.root} ({free} MB free)", *logs.last_lines(said)]),
         hint=f"tail {home.postgres_log}   # mend what it says, then: pgstack up",
     )
-
-
-def rotate(log: Path) -> None:
-    """Move a log that has grown large to ``NAME.1``, leaving the open file in place.
-
-    Copied and cut, not renamed: the program that writes it keeps it open for appending.
-    """
-    if _size(log) > LOG_LIMIT:
-        with disk_errors(log.parent):
-            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-            os.truncate(log, 0)
-
-
-def read_from(log: Path, offset: int = 0) -> str:
-    """Return what a log holds after ``offset`` bytes; nothing when there is no log."""
-    try:
-        return log.read_bytes()[offset:].decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
