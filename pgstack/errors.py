@@ -21,6 +21,7 @@ class PgstackError(Exception):
 
     sqlstate: str | None = None
     exit_code: int = 1
+    retryable: bool = False  # may the same call work a little later?
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

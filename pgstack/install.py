@@ -85,9 +85,10 @@ def install(
         conn.execute("create schema if not exists _pgstack")
         conn.execute("create schema if not exists pgstack")
         done("tables", *_migrate(sa_connection, conn, schemas["vector"]))
-        for name in sqlfiles.names():
+        files = [name for name in sqlfiles.names() if sqlfiles.applies(name, schemas)]
+        for name in files:
             execute_script(conn, sqlfiles.read(name, schemas))
-        done("functions", "created", f"{len(sqlfiles.names())} files of sql/")
+        done("functions", "created", f"{len(files)} files of sql/")
         done("roles", *_install_roles(conn, report.warnings))
     done("bridge", *_install_bridge(conn, report.warnings))
     return report
@@ -119,7 +120,11 @@ def extensions(conn: Connection) -> dict[str, Extension]:
 
 def extension_schemas(conn: Connection) -> dict[str, str]:
     """Return the schema of each installed extension, by name."""
-    return {name: ext.schema for name, ext in extensions(conn).items() if ext.schema is not None}
+    rows = conn.execute(
+        "select e.extname, n.nspname from pg_extension as e "
+        "join pg_namespace as n on n.oid = e.extnamespace"
+    ).fetchall()
+    return dict(rows)
 
 
 def version_key(text: str) -> tuple[int, ...]:

@@ -6,6 +6,9 @@ inside the package as ``_sql`` and ``_extensions``.
 Placeholders
     ``@extschema:NAME@``  the quoted schema that holds the extension NAME
     ``@extschema@``       in a recipe, the schema of that very extension
+
+A file that begins with ``-- unless extension: NAME`` is left out where that
+extension is installed.
 """
 
 from __future__ import annotations
@@ -63,6 +66,13 @@ def _folder(name: str) -> Path:
 def names() -> list[str]:
     """Return the files of ``sql/`` in the order in which they are applied."""
     return sorted(path.name for path in _folder("sql").glob("*.sql"))
+
+
+def applies(name: str, schemas: Mapping[str, str]) -> bool:
+    """Tell whether a file of ``sql/`` is wanted beside these installed extensions."""
+    first_line = (_folder("sql") / name).read_text(encoding="utf-8").partition("\n")[0]
+    unless = re.fullmatch(r"-- unless extension: (\w+)", first_line)
+    return unless is None or unless.group(1) not in schemas
 
 
 def read(name: str, schemas: Mapping[str, str]) -> str:

@@ -1,0 +1,196 @@
+"""A worker from start to stop.
+
+One listening connection holds the advisory lock that says "a worker is here", hears
+notifications and does nothing else; a small pool does the work.  When the database
+goes away everything is cancelled and begun anew when it is back: leases make that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from pgstack import __version__, queries
+from pgstack.db import OPTIONS
+from pgstack.errors import NoWorker, Unreachable
+from pgstack.models import ModelServer
+from pgstack.worker import index
+from pgstack.worker.bridge import Bridge
+from pgstack.worker.drain import Drain, ModelServerDown
+from pgstack.worker.session import Session, Totals, log, wait_for
+
+LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work"
+RENEW_SECONDS = 1.5
+SWEEP_EVERY = 4  # renewals
+STOP_SECONDS = 10.0
+LONGEST_RETRY = 15.0
+
+# Workers see all rows: a row hidden from them would look deleted.
+WORKER_OPTIONS = OPTIONS + " -c row_security=off -c lock_timeout=10s"
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker runs.  ``names``: only these vectorizers; None: all of them."""
+
+    dsn: str
+    model_server: str
+    names: Sequence[str] | None = None
+    concurrency: int = 2
+    once: bool = False
+
+
+def run(options: WorkerOptions) -> Totals:
+    """Run a worker until SIGTERM or SIGINT, or, once, until nothing is left to do."""
+    return asyncio.run(_run(options))
+
+
+async def _run(options: WorkerOptions) -> Totals:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    totals = Totals()
+    pause = 0.5
+    async with ModelServer(options.model_server) as server:
+        while not stopping.is_set():
+            try:
+                await _until_stopped(options, server, totals, stopping)
+                return totals
+            except* (psycopg.OperationalError, psycopg.InterfaceError) as lost:
+                reason = _first(lost)
+            except* ModelServerDown as down:
+                raise Unreachable(
+                    f"the model server does not answer: {_first(down)}", hint="pgstack doctor"
+                ) from None
+            if options.once:
+                raise Unreachable(f"the database went away: {reason}", hint="pgstack doctor")
+            log.warning("the database went away, trying again in %.1f s: %s", pause, reason)
+            await wait_for(stopping, pause)
+            pause = min(LONGEST_RETRY, pause * 2)
+    return totals
+
+
+async def _until_stopped(
+    options: WorkerOptions, server: ModelServer, totals: Totals, stopping: asyncio.Event
+) -> None:
+    listener = await psycopg.AsyncConnection.connect(
+        options.dsn, autocommit=True, options=WORKER_OPTIONS, application_name="pgstack worker"
+    )
+    pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+        options.dsn,
+        min_size=1,
+        max_size=options.concurrency + 4,
+        open=False,
+        kwargs={
+            "autocommit": True,
+            "options": WORKER_OPTIONS,
+            "application_name": "pgstack worker",
+            "prepare_threshold": 1,
+        },
+    )
+    async with listener, pool:
+        worker = uuid.uuid4()
+        session = Session(
+            worker, pool, server, options.names, options.concurrency, totals, stopping
+        )
+        await _check_installed(listener)
+        await listener.execute(LISTEN)
+        await listener.execute(queries.WORKER_START, (worker, __version__, server.url))
+        log.info("worker %s: connected, model server %s", worker, server.url)
+        try:
+            await _work(session, listener, once=options.once)
+        finally:
+            await asyncio.shield(_farewell(session))
+
+
+async def _check_installed(conn: psycopg.AsyncConnection[Any]) -> None:
+    cursor = await conn.execute("select to_regprocedure('_pgstack.worker_sweep()') is not null")
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        raise NoWorker("pgstack is not installed in this database", hint="pgstack install -d URL")
+
+
+async def _work(session: Session, listener: psycopg.AsyncConnection[Any], *, once: bool) -> None:
+    """Run every part of the worker; once: until the vectorizers are drained."""
+    bridge = Bridge(session)
+    await session.fetch(queries.WORKER_SWEEP)
+    await session.fetch(queries.PREPARE)
+    try:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(_listen(session, listener, bridge)),
+                group.create_task(_maintain(session, bridge)),
+                group.create_task(_stop_late(session, limit)),
+            ]
+            answering = group.create_task(bridge.run())
+            if once:
+                await Drain(session, once=True).run()
+                await index.build_all(session)
+            else:
+                building = group.create_task(index.run(session))
+                await Drain(session).run()
+                await building
+            session.stopping.set()
+            session.questions.set()
+            await answering
+            for helper in helpers:
+                helper.cancel()
+    except TimeoutError:
+        log.warning("stopped in the middle of a call: its rows go back to the queue")
+
+
+async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
+    """Give what runs some seconds to finish once the worker was asked to stop."""
+    await session.stopping.wait()
+    session.work.set()
+    session.questions.set()
+    limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
+
+
+async def _listen(
+    session: Session, listener: psycopg.AsyncConnection[Any], bridge: Bridge
+) -> None:
+    async for notice in listener.notifies():
+        match notice.channel:
+            case "pgstack_request":
+                session.questions.set()
+            case "pgstack_cancel":
+                bridge.cancel(int(notice.payload))
+            case "pgstack_work":
+                session.work.set()
+    raise psycopg.OperationalError("the listening connection ended")
+
+
+async def _maintain(session: Session, bridge: Bridge) -> None:
+    """Signs of life, and clearing up after those that give none."""
+    beat = 0
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        await bridge.renew()
+        await session.fetch(queries.WORK_RENEW, session.worker)
+        await session.fetch(queries.PREPARE)
+        beat += 1
+        if beat % SWEEP_EVERY == 0:
+            await session.fetch(queries.WORKER_SWEEP)
+
+
+async def _farewell(session: Session) -> None:
+    try:
+        await session.fetch(queries.WORKER_STOP, session.worker)
+    except psycopg.Error as exc:
+        log.warning("could not say goodbye (leases will end by themselves): %s", exc)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> str:
+    exc: BaseException = group
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__

@@ -1,0 +1,59 @@
+"""Builds vector indexes when SQL says one is due.
+
+``create index concurrently`` cannot run in a function or a transaction, which is the
+only reason why Python has a part in this.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString, cast
+
+import psycopg
+
+from pgstack import queries
+from pgstack.worker.session import Session, log, wait_for
+
+LOOK_SECONDS = 5.0
+
+
+async def run(session: Session) -> None:
+    """Build indexes as they become due, until the worker stops."""
+    while not session.stopping.is_set():
+        await build_all(session)
+        await wait_for(session.stopping, LOOK_SECONDS)
+
+
+async def build_all(session: Session) -> None:
+    """Build what is due now, one at a time across all workers of the database."""
+    while not session.stopping.is_set() and await _build_next(session):
+        pass
+
+
+async def _build_next(session: Session) -> bool:
+    """Run the next due statement; False: there is none, or another worker is at it."""
+    async with session.pool.connection() as conn:
+        cursor = await conn.execute(queries.INDEX_LOCK)
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return False
+        try:
+            cursor = await conn.execute(queries.INDEX_DUE)
+            due = await cursor.fetchone()
+            if due is None:
+                return False
+            name, statement = due
+            log.info("%s: %s", name, statement)
+            # Made by _pgstack.index_due() with quoted names; waits for locks as long as
+            # it takes, unlike everything else a worker does.
+            await conn.execute("set lock_timeout = 0")
+            await conn.execute(cast(LiteralString, statement))
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as exc:
+            log.warning("an index could not be built: %s", exc)
+            return False
+        finally:
+            if not conn.closed and not conn.broken:
+                await conn.execute("set lock_timeout = '10s'")
+                await conn.execute(queries.INDEX_UNLOCK)
+    return True

@@ -1,0 +1,65 @@
+"""What the parts of one worker share: who it is, its database and its model server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+
+from psycopg_pool import AsyncConnectionPool
+
+from pgstack.models import ModelServer
+
+log = logging.getLogger("pgstack.worker")
+
+
+@dataclass
+class Totals:
+    """What a worker did since it started."""
+
+    rows: int = 0
+    chunks: int = 0
+    questions: int = 0
+    errors: int = 0
+
+
+@dataclass
+class Session:
+    """One connection of a worker to its database, for as long as that lasts.
+
+    ``names`` limits the worker to some vectorizers; None means all of them.
+    ``work`` and ``questions`` are set when there may be something to do.
+    """
+
+    worker: uuid.UUID
+    pool: AsyncConnectionPool[Any]
+    server: ModelServer
+    names: Sequence[str] | None
+    concurrency: int
+    totals: Totals
+    stopping: asyncio.Event
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+    questions: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def fetch(self, query: LiteralString, *params: object) -> list[Any]:
+        """Run one statement in a transaction of its own; return its rows."""
+        async with self.pool.connection() as conn:
+            cursor = await conn.execute(query, params)
+            return await cursor.fetchall()
+
+    async def value(self, query: LiteralString, *params: object) -> Any:
+        """Run one statement; return the first column of its first row."""
+        rows = await self.fetch(query, *params)
+        return rows[0][0] if rows else None
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait until ``event`` is set or ``seconds`` have passed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,202 @@
+-- Family: what a vectorizer means.  Turns a row of pgai's catalogue into the names,
+-- expressions and settings that the other families put into their statements.
+-- Callers: 310 to 400.
+-- Errors: PS001 unknown vectorizer.
+--
+-- Expressions use two aliases throughout: r is the row of a table (source, target or
+-- queue), k is a key taken apart by jsonb_to_record(key) as k (<key_record>).
+-- A key travels as an object, {"id": 7}: every type and any number of columns.
+
+create or replace function _pgstack.content_columns(config jsonb)
+returns text[]
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select array[config -> 'loading' ->> 'column_name']
+    || array(
+      select t.name
+      from unnest(_pgstack.template_columns(config -> 'formatting' ->> 'template')) as t (name)
+      where t.name <> config -> 'loading' ->> 'column_name'
+    );
+$$;
+
+comment on function _pgstack.content_columns(jsonb) is
+'The source columns a vectorizer reads: the loading column first, then those its template names.';
+
+create or replace function _pgstack.target_relation(config jsonb, source text)
+returns text
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select case config -> 'destination' ->> 'implementation'
+    when 'table' then format(
+      '%I.%I', config -> 'destination' ->> 'target_schema', config -> 'destination' ->> 'target_table'
+    )
+    else target_relation.source
+  end;
+$$;
+
+comment on function _pgstack.target_relation(jsonb, text) is
+'The table that holds the vectors: of its own, or the source itself.';
+
+-- Dropped first: create or replace cannot change a view's columns.
+drop view if exists _pgstack.vectorizer_plan cascade;
+
+create view _pgstack.vectorizer_plan
+with (security_invoker = true)
+as
+select
+  v.id,
+  v.name,
+  v.disabled,
+  v.config,
+  pg_catalog.format('%I.%I', v.source_schema, v.source_table) as source,
+  pg_catalog.format('%I.%I', v.queue_schema, v.queue_table) as queue,
+  pg_catalog.format('%I.%I', v.queue_schema, v.queue_failed_table) as failed_queue,
+  v.config -> 'destination' ->> 'implementation' = 'table' as has_table,
+  _pgstack.target_relation(
+    v.config, pg_catalog.format('%I.%I', v.source_schema, v.source_table)
+  ) as target,
+  coalesce(v.config -> 'destination' ->> 'embedding_column', 'embedding') as embedding_column,
+  v.config -> 'loading' ->> 'column_name' as content_column,
+  v.config -> 'formatting' ->> 'template' as template,
+  v.config -> 'chunking' as chunking,
+  v.config -> 'embedding' ->> 'model' as model,
+  (v.config -> 'embedding' ->> 'dimensions')::integer as dimensions,
+  v.config -> 'embedding' ->> 'base_url' as base_url,
+  v.config -> 'embedding' -> 'options' as options,
+  v.config -> 'embedding' ->> 'keep_alive' as keep_alive,
+  (v.config -> 'processing' ->> 'batch_size')::integer as batch_size,
+  x.key_columns,
+  x.key_list,
+  x.key_record,
+  x.key_match,
+  x.key_json,
+  'jsonb_build_array(' || c.texts || ')' as content_json,
+  'jsonb_build_object(' || c.pairs || ')' as content_vars
+from ai.vectorizer as v
+cross join lateral (
+  select
+    pg_catalog.array_agg(p.attname order by p.pknum) as key_columns,
+    pg_catalog.string_agg(pg_catalog.format('%I', p.attname), ', ' order by p.pknum) as key_list,
+    pg_catalog.string_agg(
+      pg_catalog.format('%I %s', p.attname, p.typname), ', ' order by p.pknum
+    ) as key_record,
+    pg_catalog.string_agg(
+      pg_catalog.format('r.%1$I = k.%1$I', p.attname), ' and ' order by p.pknum
+    ) as key_match,
+    'jsonb_build_object(' || pg_catalog.string_agg(
+      pg_catalog.format('%L, r.%I', p.attname, p.attname), ', ' order by p.pknum
+    ) || ')' as key_json
+  from pg_catalog.jsonb_to_recordset(v.source_pk) as p (pknum integer, attname name, typname text)
+) as x
+cross join lateral (
+  select
+    pg_catalog.string_agg(
+      pg_catalog.format('r.%I::text', n.name), ', ' order by n.nr
+    ) as texts,
+    pg_catalog.string_agg(
+      pg_catalog.format('%L, r.%I::text', n.name, n.name), ', ' order by n.nr
+    ) as pairs
+  from pg_catalog.unnest(_pgstack.content_columns(v.config)) with ordinality as n (name, nr)
+) as c;
+
+comment on view _pgstack.vectorizer_plan is
+'Each vectorizer as names, SQL expressions and settings, ready for format().';
+
+-- A vectorizer is found by its name, or by its source table when that has only one.
+create or replace function _pgstack.vectorizer_plan(name text)
+returns _pgstack.vectorizer_plan
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan;
+  _ids integer[];
+begin
+  select p.* into _plan from _pgstack.vectorizer_plan as p where p.name = vectorizer_plan.name;
+  if found then
+    return _plan;
+  end if;
+  select array_agg(v.id order by v.id) into _ids
+  from ai.vectorizer as v
+  where vectorizer_plan.name in (v.source_table, format('%I.%I', v.source_schema, v.source_table));
+  if cardinality(_ids) = 1 then
+    return _pgstack.vectorizer_plan(_ids[1]);
+  end if;
+  perform _pgstack.unknown_vectorizer(vectorizer_plan.name);
+end;
+$$;
+
+comment on function _pgstack.vectorizer_plan(text) is
+'The plan of the vectorizer of that name, or of the only one on the table of that name. Raises PS001 when there is none, or more than one.';
+
+create or replace function _pgstack.vectorizer_plan(id integer)
+returns _pgstack.vectorizer_plan
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.* from _pgstack.vectorizer_plan as p where p.id = vectorizer_plan.id;
+$$;
+
+comment on function _pgstack.vectorizer_plan(integer) is
+'The plan of a vectorizer, or NULL when it is gone.';
+
+create or replace function _pgstack.model_host_allowed(url text)
+returns boolean
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select url is null or rtrim(url, '/') = any (
+    select rtrim(trim(h.host), '/')
+    from string_to_table(_pgstack.setting_value('model_hosts'), ',') as h (host)
+  );
+$$;
+
+comment on function _pgstack.model_host_allowed(text) is
+'May SQL send questions to this model server? NULL, the worker''s own, always.';
+
+-- Why the worker does not run a vectorizer; NULL when it does.
+create or replace function _pgstack.vectorizer_problem(plan _pgstack.vectorizer_plan)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _config jsonb := plan.config;
+  _type regtype;
+begin
+  if to_regclass(plan.source) is null then
+    return format('the source table %s is gone', plan.source);
+  elsif to_regclass(plan.target) is null then
+    return format('the target table %s is gone', plan.target);
+  elsif _config -> 'embedding' ->> 'implementation' <> 'ollama' then
+    return format('embedding by %s is not supported; use ai.embedding_ollama',
+      _config -> 'embedding' ->> 'implementation');
+  elsif _config -> 'loading' ->> 'implementation' <> 'column' then
+    return format('loading from %s is not supported; use ai.loading_column',
+      _config -> 'loading' ->> 'implementation');
+  elsif not _pgstack.model_host_allowed(plan.base_url) then
+    return format('the model server %s is not in the setting model_hosts', plan.base_url);
+  end if;
+  select a.atttypid into _type
+  from pg_attribute as a
+  where a.attrelid = to_regclass(plan.source) and a.attname = plan.content_column
+    and not a.attisdropped;
+  if not found then
+    return format('the source has no column %I any more', plan.content_column);
+  elsif _type = 'bytea'::regtype then
+    return format('the column %I is bytea; only text can be embedded', plan.content_column);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function _pgstack.vectorizer_problem(_pgstack.vectorizer_plan) is
+'What keeps the worker from running a vectorizer, in words; NULL when nothing does.';

@@ -1,0 +1,178 @@
+-- Family: status.  What a DBA looks at.
+-- Callers: people, pgstack/vectorizers.py, the CLI.
+-- Errors: PS001 unknown vectorizer, PS007 bad argument.
+
+-- Queues are counted only for callers who may read them; others see NULL.
+create or replace function _pgstack.queue_status(plan _pgstack.vectorizer_plan)
+returns table (pending bigint, oldest timestamptz)
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regclass(plan.queue) is null
+    or not has_table_privilege(to_regclass(plan.queue), 'select')
+    or not has_table_privilege('_pgstack.work', 'select')
+  then
+    return query select null::bigint, null::timestamptz;
+    return;
+  end if;
+  return query execute format(
+    'select count(*), min(d.queued_at) from ('
+    'select %1$s, min(r.queued_at) as queued_at from %2$s as r group by %1$s) as d',
+    plan.key_list, plan.queue
+  );
+end;
+$$;
+
+comment on function _pgstack.queue_status(_pgstack.vectorizer_plan) is
+'How many different keys are queued, and since when the oldest.';
+
+create or replace function _pgstack.index_status(plan _pgstack.vectorizer_plan)
+returns text
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(
+    m.amname || case when i.indisvalid then '' else ' (unfinished)' end, ', ' order by m.amname
+  )
+  from pg_index as i
+  join pg_class as c on c.oid = i.indexrelid
+  join pg_am as m on m.oid = c.relam
+  join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+  where i.indrelid = to_regclass(plan.target) and a.attname = plan.embedding_column
+    and m.amname in ('hnsw', 'diskann', 'ivfflat');
+$$;
+
+comment on function _pgstack.index_status(_pgstack.vectorizer_plan) is
+'The vector indexes a vectorizer has, NULL for none.';
+
+create or replace function _pgstack.work_status(vectorizer_id integer)
+returns table (leased bigint, waiting bigint, failed bigint)
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not has_table_privilege('_pgstack.work', 'select') then
+    return query select null::bigint, null::bigint, null::bigint;
+    return;
+  end if;
+  return query
+  select
+    count(*) filter (where w.state = 'leased' and w.due_at > clock_timestamp()),
+    count(*) filter (where w.state = 'waiting' and w.due_at > clock_timestamp()),
+    count(*) filter (where w.state = 'failed')
+  from _pgstack.work as w
+  where w.vectorizer_id = work_status.vectorizer_id;
+end;
+$$;
+
+comment on function _pgstack.work_status(integer) is
+'How many rows of a vectorizer are in workers'' hands, wait for another try, or were set aside.';
+
+-- A function between the view and the private tables, so that these can change under
+-- views that people build on pgstack.vectorizer_status.
+create or replace function _pgstack.vectorizer_status()
+returns table (
+  id integer, name text, source text, target text, view text, model text, dimensions integer,
+  state text, pending bigint, leased bigint, waiting bigint, failed bigint, lag interval,
+  embedded_rows bigint, embedded_chunks bigint, rows_per_second double precision,
+  index text, last_success_at timestamptz, last_error_at timestamptz, last_error text
+)
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    p.id, p.name, p.source, p.target,
+    case when p.has_table then format(
+      '%I.%I', p.config -> 'destination' ->> 'view_schema', p.config -> 'destination' ->> 'view_name'
+    ) end,
+    p.model, p.dimensions,
+    case
+      when p.disabled then 'paused'
+      when coalesce(_pgstack.vectorizer_problem(p), v.problem) is not null then 'blocked'
+      when q.pending is null then 'unknown'
+      when q.pending > 0 and not _pgstack.worker_present() then 'no worker'
+      when q.pending > 0 then 'working'
+      else 'fresh'
+    end,
+    q.pending, w.leased, w.waiting, w.failed, clock_timestamp() - q.oldest,
+    coalesce(v.embedded_rows, 0), coalesce(v.embedded_chunks, 0),
+    round((v.embedded_rows / nullif(v.busy_seconds, 0))::numeric, 1)::double precision,
+    _pgstack.index_status(p), v.last_success_at, v.last_error_at,
+    coalesce(_pgstack.vectorizer_problem(p), v.problem, v.last_error)
+  from _pgstack.vectorizer_plan as p
+  left join _pgstack.vectorizer as v on v.vectorizer_id = p.id
+  cross join lateral _pgstack.queue_status(p) as q
+  cross join lateral _pgstack.work_status(p.id) as w;
+$$;
+
+comment on function _pgstack.vectorizer_status() is
+'The rows of pgstack.vectorizer_status.';
+
+create or replace view pgstack.vectorizer_status
+with (security_invoker = true)
+as
+select * from _pgstack.vectorizer_status();
+
+comment on view pgstack.vectorizer_status is
+'One row a vectorizer: how far it is behind, what failed, how fast it goes. Counts are NULL for callers who may not read the queue.';
+comment on column pgstack.vectorizer_status.id is 'Its id in ai.vectorizer.';
+comment on column pgstack.vectorizer_status.name is 'Its name, as search() and the other verbs take it.';
+comment on column pgstack.vectorizer_status.source is 'The table whose text it embeds.';
+comment on column pgstack.vectorizer_status.target is 'The table that holds the vectors.';
+comment on column pgstack.vectorizer_status.view is 'The view that joins chunks and source rows; NULL when the vectors lie in the source.';
+comment on column pgstack.vectorizer_status.model is 'The embedding model.';
+comment on column pgstack.vectorizer_status.dimensions is 'Length of its vectors.';
+comment on column pgstack.vectorizer_status.state is 'fresh, working, paused, no worker, blocked (see last_error), or unknown to this role.';
+comment on column pgstack.vectorizer_status.pending is 'Rows queued, those in workers'' hands included.';
+comment on column pgstack.vectorizer_status.leased is 'Rows in workers'' hands.';
+comment on column pgstack.vectorizer_status.waiting is 'Rows waiting for another try.';
+comment on column pgstack.vectorizer_status.failed is 'Rows set aside after too many tries: pgstack.retry_vectorizer(name) queues them again.';
+comment on column pgstack.vectorizer_status.lag is 'Since when the oldest queued row waits.';
+comment on column pgstack.vectorizer_status.embedded_rows is 'Source rows embedded so far.';
+comment on column pgstack.vectorizer_status.embedded_chunks is 'Chunks embedded so far.';
+comment on column pgstack.vectorizer_status.rows_per_second is 'Source rows a second, over the time workers spent on it.';
+comment on column pgstack.vectorizer_status.index is 'Its vector indexes, NULL for none.';
+comment on column pgstack.vectorizer_status.last_success_at is 'When rows were last embedded.';
+comment on column pgstack.vectorizer_status.last_error_at is 'When something last went wrong.';
+comment on column pgstack.vectorizer_status.last_error is 'What keeps it from running, or else what last went wrong.';
+
+create or replace function pgstack.wait_until_fresh(name text, timeout interval default '30s')
+returns boolean
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(wait_until_fresh.name);
+  _until timestamptz := clock_timestamp() + wait_until_fresh.timeout;
+  _stale boolean;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'a % transaction cannot see what a worker writes meanwhile',
+      current_setting('transaction_isolation')
+      using errcode = 'PS007', hint = 'Call it in a transaction of its own.';
+  end if;
+  loop
+    execute format('select exists (select from %s)', _plan.queue) into _stale;
+    exit when not _stale or clock_timestamp() >= _until;
+    if not _pgstack.worker_present() and clock_timestamp() > _until - timeout + interval '1 second' then
+      raise exception 'no worker is connected to this database, so "%" stays behind', _plan.name
+        using errcode = 'PS003',
+        hint = 'Start one: pgstack worker -d URL   (embedded stack: pgstack up)';
+    end if;
+    perform pg_sleep(0.02);
+  end loop;
+  return not _stale;
+end;
+$$;
+
+comment on function pgstack.wait_until_fresh(text, interval) is
+'Waits until every change committed so far is embedded (or its rows are set aside as failed).
+name: a vectorizer. timeout: how long at most, default 30 s.
+Returns true when fresh, false when time ran out: see pgstack.vectorizer_status.
+Raises PS001 unknown vectorizer, PS003 no worker, PS007 in a transaction that cannot see others'' commits.';
