@@ -30,10 +30,14 @@ def rotate(log: Path) -> None:
     if size(log) <= LIMIT:
         return
     fd, copy = tempfile.mkstemp(dir=log.parent, prefix=f".{log.name}-")
-    with open_to_append(log) as current, log.open("rb") as old, os.fdopen(fd, "wb") as new:
-        shutil.copyfileobj(old, new)
-        Path(copy).replace(log.with_name(f"{log.name}.1"))
-        current.truncate(0)
+    try:
+        with open_to_append(log) as current, log.open("rb") as old, os.fdopen(fd, "wb") as new:
+            shutil.copyfileobj(old, new)
+            Path(copy).replace(log.with_name(f"{log.name}.1"))
+            current.truncate(0)
+    except OSError:
+        Path(copy).unlink(missing_ok=True)
+        raise
 
 
 def size(log: Path) -> int:

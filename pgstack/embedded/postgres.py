@@ -29,6 +29,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -47,8 +48,9 @@ DEFAULT_PORT = 5432  # of the socket's name; nothing listens on TCP unless asked
 
 _START_SECONDS = 60
 _STOP_SECONDS = 60
-_ORPHAN_SECONDS = 15
-_ORPHANED = "pre-existing shared memory block"
+_LEFTOVER_SECONDS = 15
+# What PostgreSQL says while a killed server, or a backend of it, is not quite gone.
+_LEFTOVERS = ("Is another postmaster", "pre-existing shared memory block")
 _UNFINISHED = "data.new-"
 
 
@@ -210,18 +212,19 @@ def _write_conf(
 
 
 def _launch(home: Home, who: Account) -> None:
-    """Start the server; while backends of a killed one still hold its memory, end them."""
-    _remove_reused_pid_file(home)
+    """Start the server; wait for what a killed one left to go away."""
     with disk_errors(home.logs):
         logs.rotate(home.postgres_log)
-    deadline = time.monotonic() + _ORPHAN_SECONDS
+    deadline = time.monotonic() + _LEFTOVER_SECONDS
     while True:
+        _remove_dead_locks(home)
         before = logs.size(home.postgres_log)
         said = _pg_ctl(home, who, "start", *_start_options(home))
         if listener(home) is not None:
             return
         log = logs.read_from(home.postgres_log, before)
-        if _ORPHANED not in log or time.monotonic() > deadline:
+        left = any(sign in log for sign in _LEFTOVERS)
+        if not left or time.monotonic() > deadline:
             raise _failed(home, "PostgreSQL did not start", log or said)
         _end_orphans(home)
         time.sleep(0.2)
@@ -245,22 +248,32 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C"} | kept
 
 
-def _remove_reused_pid_file(home: Home) -> None:
-    """Remove a dead server's pid file when its number is now some other program's.
+def _remove_dead_locks(home: Home) -> None:
+    """Remove a dead server's pid files when their number is no server's.
 
-    Usual after a container restarts: PostgreSQL would take that program for a server and
-    refuse to start. It copes by itself with a number that is free, and its shared memory
-    keeps a second server off the data even without the file.
+    The number may belong to another program (usual after a container restarts), or to a zombie
+    (a container whose first process does not collect its children). PostgreSQL would take
+    either for a server and refuse to start. It copes by itself with a number that is free,
+    and its shared memory keeps a second server off the data even without the files.
     """
-    found = _pid_file(home)
-    if found is None:
-        return
+    for file in (home.data / "postmaster.pid", *home.run.glob(".s.PGSQL.*.lock")):
+        with suppress(FileNotFoundError):
+            pid = file.read_text().partition("\n")[0]
+            if not _may_be_server(home, Path("/proc") / pid):
+                file.unlink()
+
+
+def _may_be_server(home: Home, process: Path) -> bool:
+    """Tell whether a process is, as far as the kernel lets us see, a server of this home."""
     try:
-        program = Path(f"/proc/{found.pid}/comm").read_text().strip()
-    except OSError:
-        return
-    if program != "postgres":
-        (home.data / "postmaster.pid").unlink()
+        status = (process / "status").read_text()
+        if not status.startswith("Name:\tpostgres\n") or "\nState:\tZ" in status:
+            return False
+        return (process / "cwd").samefile(home.data)
+    except PermissionError:  # another user's, and root without SYS_PTRACE: cannot tell
+        return True
+    except OSError:  # gone
+        return False
 
 
 def _end_orphans(home: Home) -> None:
@@ -270,12 +283,10 @@ def _end_orphans(home: Home) -> None:
     users' processes even from root (a container without SYS_PTRACE) there is only waiting.
     """
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # gone meanwhile, or hidden
             at_home = (process / "cwd").samefile(home.data)
-            if at_home and (process / "comm").read_text().strip() == "postgres":
+            if at_home and _may_be_server(home, process):
                 os.kill(int(process.name), signal.SIGQUIT)
-        except OSError:  # gone meanwhile, or not ours
-            continue
 
 
 def _await_ready(home: Home) -> None:

@@ -27,7 +27,7 @@ from pgstack.errors import EmbeddedError
 EXTENSIONS = ("vector", "vectorscale", "pg_textsearch")
 RECIPE = "1"  # raise it when this module puts other files into the tree
 _UNFINISHED = ".new-"
-_LEFT_OUT = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc")  # for compiling only
+_FOR_COMPILING = {"pgxs", "pkgconfig", "doc"}
 
 
 def assemble(home: Home) -> Path:
@@ -88,14 +88,7 @@ def _build(tree: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(dir=tree.parent, prefix=_UNFINISHED))
     try:
         unfinished.chmod(0o755)
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(
-                server / part,
-                unfinished / part,
-                symlinks=True,
-                ignore=_LEFT_OUT,
-                copy_function=_link_or_copy,
-            )
+        _add_server(server, unfinished)
         for name in EXTENSIONS:
             _add_extension(name, extensions, unfinished)
         for directory, _, _ in os.walk(unfinished):
@@ -104,6 +97,16 @@ def _build(tree: Path) -> None:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _add_server(source: Path, tree: Path) -> None:
+    for part in ("bin", "lib", "share"):
+        for file in (source / part).rglob("*"):
+            inside = file.relative_to(source)
+            if file.is_dir() or file.suffix == ".a" or _FOR_COMPILING & set(inside.parts):
+                continue
+            (tree / inside).parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(file, tree / inside)
 
 
 def _add_extension(name: str, source: Path, tree: Path) -> None:
@@ -125,20 +128,20 @@ def _add_extension(name: str, source: Path, tree: Path) -> None:
             _link_or_copy(file, directory / file.name)
 
 
-def _link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Hard-link a file that everybody may read; copy it otherwise.
 
     The copy gets the mode it needs, which on a link would change the wheel's own file.
     Linking fails across disks, and for files of another user.
     """
-    mode = Path(source).stat().st_mode
+    mode = source.stat().st_mode
     needed = 0o755 if mode & 0o100 else 0o644
     if mode & needed == needed:
         try:
-            os.link(source, target)
+            target.hardlink_to(source)
         except OSError:
             pass
         else:
             return
     shutil.copyfile(source, target)
-    Path(target).chmod(needed)
+    target.chmod(needed)
