@@ -18,7 +18,7 @@ TEXTS = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 # A quoted string, or anything up to the semicolon that is not in one.
 RAISE = re.compile(r"raise exception\b((?:'(?:[^']|'')*'|[^';])*);", re.I)
 HEADER = re.compile(
-    r"^create or replace function\s+(?P<name>[\w.]+)\s*\((?P<header>.*?)\bas\s+\$", re.M | re.S
+    r"^\s*create or replace function\s+(?P<name>[\w.]+)\s*\((?P<header>.*?)\bas\s+\$", re.M | re.S
 )
 
 
