@@ -59,6 +59,10 @@ as $$
     (
       'index_method', 'hnsw', 'hnsw|diskann|none',
       'Index that a vectorizer with index => ''auto'' gets.'
+    ),
+    (
+      'text_config', 'english', '\S+',
+      'Text search configuration of the modes text and hybrid: see select cfgname from pg_ts_config.'
     );
 $$;
 

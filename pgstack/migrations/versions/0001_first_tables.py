@@ -75,7 +75,6 @@ _TABLES = (
       vectorizer_id integer primary key references ai.vectorizer (id) on delete cascade,
       index_method text not null default 'auto'
         check (index_method in ('auto', 'hnsw', 'diskann', 'none')),
-      text_config regconfig not null default 'pg_catalog.simple',
       prepared_at timestamptz,
       problem text,
       embedded_rows bigint not null default 0,

@@ -1,0 +1,135 @@
+-- Family: ask.  Retrieves, lets a model answer from numbered sources, says which it cited.
+-- Callers: people, pgstack/search.py (which streams between ask_messages and citations).
+-- Errors: those of pgstack.search() and pgstack.chat().
+
+create or replace function _pgstack.ask_sources(vectorizer text, question text, k integer)
+returns jsonb
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object(
+        'number', s.rank, 'id', s.id, 'chunk_seq', s.chunk_seq, 'chunk', s.chunk,
+        'start_char', s.start_char, 'end_char', s.end_char, 'score', s.score
+      )
+      order by s.rank
+    ),
+    '[]'
+  )
+  from pgstack.search(vectorizer, question, k) as s;
+$$;
+
+comment on function _pgstack.ask_sources(text, text, integer) is
+'The numbered sources for a question, as a JSON array.';
+
+create or replace function _pgstack.ask_messages(sources jsonb, question text)
+returns jsonb
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_array(
+    jsonb_build_object(
+      'role', 'system',
+      'content',
+      'Answer the question from the numbered sources, and from nothing else. '
+      'Be brief. After each statement give the number of its source in square brackets, like [1]. '
+      'If the sources do not hold the answer, say that you do not know.'
+    ),
+    jsonb_build_object(
+      'role', 'user',
+      'content', format(
+        E'Sources:\n\n%s\n\nQuestion: %s',
+        (
+          select string_agg(
+            format('[%s] %s', s.value ->> 'number', s.value ->> 'chunk'), E'\n\n' order by s.nr
+          )
+          from jsonb_array_elements(sources) with ordinality as s (value, nr)
+        ),
+        question
+      )
+    )
+  );
+$$;
+
+comment on function _pgstack.ask_messages(jsonb, text) is
+'The conversation that asks a model to answer from sources.';
+
+-- The sources an answer names as [n], [n, m] or [n][m]; when it names none, all of them
+-- with "cited": false, so that a reader can check for himself.
+create or replace function _pgstack.citations(sources jsonb, answer text)
+returns jsonb
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  with named as materialized (
+    select distinct n.number
+    from regexp_matches(coalesce(answer, ''), '\[(\d{1,4}(?:\s*,\s*\d{1,4})*)\]', 'g') as m (parts)
+    cross join lateral regexp_split_to_table(m.parts[1], '\s*,\s*') as n (number)
+    where exists (
+      select from jsonb_array_elements(sources) as s where s.value ->> 'number' = n.number
+    )
+  )
+  select coalesce(
+    jsonb_agg(
+      s.value || jsonb_build_object('cited', n.number is not null)
+      order by (s.value ->> 'number')::integer
+    ),
+    '[]'
+  )
+  from jsonb_array_elements(sources) as s
+  left join named as n on n.number = s.value ->> 'number'
+  where n.number is not null or not exists (select from named);
+$$;
+
+comment on function _pgstack.citations(jsonb, text) is
+'The sources that an answer cites; all of them, marked as not cited, when it cites none.';
+
+create or replace function _pgstack.ask_model(
+  vectorizer text, question text, k integer, asked_model text
+)
+returns table (answer text, citations jsonb, model text, duration interval)
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _began timestamptz := clock_timestamp();
+  _sources jsonb := _pgstack.ask_sources(vectorizer, question, k);
+begin
+  model := _pgstack.model_name(asked_model, 'generation_model');
+  if _sources <> '[]' then
+    answer := trim(pgstack.chat(
+      _pgstack.ask_messages(_sources, question), model, options => '{"temperature": 0}'
+    ) -> 'message' ->> 'content');
+  end if;
+  citations := _pgstack.citations(_sources, answer);
+  duration := clock_timestamp() - _began;
+  return next;
+end;
+$$;
+
+comment on function _pgstack.ask_model(text, text, integer, text) is
+'The one row of pgstack.ask().';
+
+-- SQL, because PL/pgSQL does not let an argument and a result column share a name.
+create or replace function pgstack.ask(
+  vectorizer text, question text, k integer default 5, model text default null
+)
+returns table (answer text, citations jsonb, model text, duration interval)
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select a.answer, a.citations, a.model, a.duration
+  from _pgstack.ask_model($1, $2, $3, $4) as a;
+$$;
+
+comment on function pgstack.ask(text, text, integer, text) is
+'A model''s answer to a question, from the best chunks of a vectorizer''s source that the caller may see.
+vectorizer, question: as for pgstack.search(). k: how many chunks the model is given, default 5. model: default the setting generation_model.
+Returns the answer (NULL when nothing was found), citations, model and duration. A citation is {"number", "id": the source row''s key, "chunk_seq", "chunk", "start_char", "end_char", "score", "cited"}; an answer that cites nothing comes with all its sources, "cited": false.
+Raises what pgstack.search() and pgstack.chat() raise.';
