@@ -177,10 +177,11 @@ def _run(app: ASGIApp, listener: socket.socket, url_file: Path | None) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+    # uvicorn ends its work on the first signal and then raises it again: to us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
     finally:
         _remove_if_ours(url_file, url)
 

@@ -8,7 +8,6 @@ Nothing here logs what was asked or answered.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+from pydantic_core import from_json
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from starlette.applications import Starlette
@@ -403,15 +403,18 @@ async def _whole(
 def _check_schema(schema: dict[str, Any] | None, answer: str, finish: Finish) -> None:
     """Refuse an answer that breaks its schema.
 
-    The grammar engine ignores keywords it does not know, so its word is not enough.  An answer
-    cut off by num_predict is handed out as it is: its ``done_reason`` says "length".
+    The grammar engine lets text run free under a schema it cannot handle, so its word is not
+    enough.  An answer cut off by num_predict must at least be the beginning of a JSON value.
     """
-    if schema is None or finish.reason != "stop":
+    if schema is None:
         return
     # An empty registry: a "$ref" to a web address must not make this process fetch it.
     validator = jsonschema.Draft202012Validator(schema, registry=Registry())
     try:
-        validator.validate(json.loads(answer))
+        if finish.reason == "stop":
+            validator.validate(from_json(answer))
+        elif answer.strip():
+            from_json(answer, allow_partial="trailing-strings")
     except (ValueError, jsonschema.ValidationError, Unresolvable):
         raise ApiError(500, "the model's answer does not follow the requested format") from None
 

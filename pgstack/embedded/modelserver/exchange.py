@@ -31,10 +31,12 @@ def json_answer(value: object, status: int = 200) -> Response:
 
 
 def error_answer(status: int, message: str) -> Response:
+    """Return an error as Ollama spells it."""
     return json_answer({"error": message}, status)
 
 
 async def api_error(_request: Request, exc: Exception) -> Response:
+    """Answer what the backend or a check refused."""
     assert isinstance(exc, ApiError)  # noqa: S101  # registered for this class alone
     return error_answer(exc.status, exc.message)
 

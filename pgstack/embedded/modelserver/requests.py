@@ -6,15 +6,16 @@ Every failure is an :class:`ApiError` with status 400 whose message never quotes
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from pgstack.embedded.modelserver.backend import ApiError
 
+_FOREVER = 100 * 365 * 86400.0  # seconds; more than that is "never"
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 
@@ -31,7 +32,7 @@ def parse_keep_alive(value: object) -> float | None:
     seconds = _go_duration(value) if isinstance(value, str) else float(value)
     if math.isnan(seconds):
         raise ValueError("keep_alive must be a number of seconds or a duration")
-    return math.inf if seconds < 0 else seconds
+    return math.inf if seconds < 0 or seconds > _FOREVER else seconds
 
 
 def _go_duration(text: str) -> float:
@@ -141,9 +142,8 @@ def parse[T: _Body](cls: type[T], raw: bytes) -> T:
     if not raw.strip():
         raise ApiError(400, "missing request body")
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        # RecursionError: thousands of nested brackets.  str(exc) holds a position, no text.
+        body = from_json(raw)
+    except ValueError as exc:  # its text holds a position, nothing of the body
         raise ApiError(400, f"invalid JSON: {exc}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the request body must be a JSON object")
