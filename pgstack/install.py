@@ -325,9 +325,12 @@ def _install_bridge(conn: Connection, warnings: list[str]) -> tuple[str, str]:
         conn.rollback()
         problem = f"{problem}; {exc.diag.message_primary or exc}"
     else:
-        problem = bridge_problem(conn)
+        second = bridge_problem(conn)
+        problem = second and f"{problem}; with a password: {second}"
     if problem is None:
         return "created", _bridge_kind(conn)
+    conn.execute("drop server if exists pgstack_bridge cascade")
+    conn.commit()
     warnings.append(f"the bridge cannot log in: {problem}. See: pgstack doctor")
     return "skipped", "the bridge cannot log in"
 

@@ -128,6 +128,22 @@ $$;
 comment on function _pgstack.conninfo_value(text) is
 'Quotes a value for a libpq connection string.';
 
+-- A list of directories separates with commas and quotes odd names: "/a b", /tmp.
+create or replace function _pgstack.first_directory(list text)
+returns text
+language sql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    replace(substring(list from '^\s*"((?:[^"]|"")*)"'), '""', '"'),
+    trim(split_part(list, ',', 1))
+  );
+$$;
+
+comment on function _pgstack.first_directory(text) is
+'The first of a list of directories, as unix_socket_directories writes them.';
+
 -- Definer: only the owner may open a connection without giving a password
 -- (dblink_connect_u), or read the user mapping that holds one.  Takes no arguments,
 -- so a caller cannot aim it elsewhere.
@@ -144,7 +160,7 @@ begin
     perform @extschema:dblink@.dblink_connect('pgstack', 'pgstack_bridge');
     return;
   end if;
-  _socket := trim(split_part(current_setting('unix_socket_directories'), ',', 1));
+  _socket := _pgstack.first_directory(current_setting('unix_socket_directories'));
   perform @extschema:dblink@.dblink_connect_u(
     'pgstack',
     format(

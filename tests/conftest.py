@@ -1,0 +1,174 @@
+"""Fixtures: one embedded PostgreSQL and one deterministic model server a run.
+
+``conn``      work that is rolled back: no worker can see it          (7 ms)
+``db_url``    a database of its own, cloned from an installed one     (50 ms)
+``db``        an autocommit connection to that database
+``worker``    a worker process on that database, with the deterministic model server
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from pgstack import install
+from pgstack.db import connect
+from pgstack.embedded import postgres
+from pgstack.embedded.home import Home
+from pgstack.embedded.modelserver import start_deterministic
+
+TEMPLATE = "pgstack_template"
+Connection = psycopg.Connection[Any]
+
+# A server that may forget everything: tests never need it after a crash of the machine.
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "autovacuum_naptime": "5s",
+}
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Home]:
+    """A running embedded PostgreSQL in a home of its own."""
+    root = Path(tempfile.mkdtemp(prefix="pgstack-test-"))
+    root.chmod(0o755)  # as root, the server runs as another user, who must get in
+    home = Home(root / "home")
+    try:
+        postgres.start(home, settings=SETTINGS)
+        yield home
+    finally:
+        postgres.stop(home, mode="immediate")
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(home: Home) -> str:
+    """The name of a database with pgstack installed, for cloning."""
+    with connect(postgres.dsn(home), autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
+    with connect(postgres.dsn(home, TEMPLATE)) as conn:
+        report = install.install(conn)
+    assert report.warnings == []
+    return TEMPLATE
+
+
+@contextlib.contextmanager
+def cloned(home: Home, template: str) -> Iterator[str]:
+    """A database of its own for the length of a ``with`` block; gives its DSN."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with connect(postgres.dsn(home), autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        try:
+            yield postgres.dsn(home, name)
+        finally:
+            admin.execute(
+                sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+            )
+
+
+@pytest.fixture
+def db_url(home: Home, template: str) -> Iterator[str]:
+    """The DSN of a fresh installed database."""
+    with cloned(home, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Connection]:
+    """An autocommit connection to the database of ``db_url``."""
+    with connect(db_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture(scope="session")
+def shared_url(home: Home, template: str) -> Iterator[str]:
+    """The DSN of one installed database that nobody commits to."""
+    with cloned(home, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def conn(shared_url: str) -> Iterator[Connection]:
+    """A connection whose work is rolled back: no test sees another's rows."""
+    with connect(shared_url) as conn, conn.transaction(force_rollback=True):
+        yield conn
+
+
+@pytest.fixture(scope="session")
+def models_url() -> Iterator[str]:
+    """The base URL of the deterministic model server."""
+    with start_deterministic() as url:
+        yield url
+
+
+class Worker:
+    """A worker process; its log is shown when a test fails."""
+
+    def __init__(self, dsn: str, models_url: str, *options: str) -> None:
+        self.dsn = dsn
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pgstack.worker", "--database-url", dsn, *options],
+            env={**os.environ, "OLLAMA_HOST": models_url},
+        )
+
+    def wait_until_present(self) -> None:
+        """Return once the worker listens."""
+        with connect(self.dsn, autocommit=True) as conn:
+            while not conn.execute("select _pgstack.worker_present()").fetchone()[0]:
+                assert self.process.poll() is None, "the worker ended"
+                conn.execute("select pg_sleep(0.02)")
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """End the worker; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def start_worker(models_url: str) -> Iterator[Callable[..., Worker]]:
+    """Start workers that end with the test: ``start_worker(dsn, "--concurrency", "1")``."""
+    started: list[Worker] = []
+
+    def start(dsn: str, *options: str, models: str = models_url) -> Worker:
+        worker = Worker(dsn, models, *options)
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def worker(db_url: str, start_worker: Callable[..., Worker]) -> Worker:
+    """A worker on the database of ``db_url``, ready to work."""
+    worker = start_worker(db_url)
+    worker.wait_until_present()
+    return worker
+
+
+def make_url(dsn: str, **options: str) -> str:
+    """Return ``dsn`` with other connection options, such as ``user``."""
+    return make_conninfo(dsn, **options)
