@@ -12,30 +12,70 @@
 -- Parts are walked in plpgsql, because arrays held in its variables are read and
 -- appended to in place.
 
--- What Python's str.strip() takes off, as far as the database's encoding has it.
-create or replace function _pgstack.whitespace()
-returns text
-language sql immutable parallel safe
+-- White space is what Python's str.strip() takes off.  Trimming text looks at every
+-- character, trimming bytes only at those that go.
+create or replace function _pgstack.strip_chunk(
+  slice bytea, out body text, out head integer, out tail integer
+)
+language plpgsql immutable strict parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    case getdatabaseencoding()
-      when 'UTF8' then
-        convert_from(
-          decode(
-            '090a0b0c0d1c1d1e1f20c285c2a0e19a80e28080e28081e28082e28083e28084e28085e28086e28087'
-            'e28088e28089e2808ae280a8e280a9e280afe2819fe38080',
-            'hex'
-          ),
-          'UTF8'
-        )
-      else convert_from(decode('090a0b0c0d1c1d1e1f20', 'hex'), 'SQL_ASCII')
-    end;
+declare
+  _ascii constant bytea := '\x090a0b0c0d1c1d1e1f20';
+  _wide constant bytea[] := array[
+    '\xe19a80', '\xe28080', '\xe28081', '\xe28082', '\xe28083', '\xe28084', '\xe28085', '\xe28086',
+    '\xe28087', '\xe28088', '\xe28089', '\xe2808a', '\xe280a8', '\xe280a9', '\xe280af', '\xe2819f',
+    '\xe38080'
+  ];
+  _bytes bytea := ltrim(strip_chunk.slice, _ascii);
+  _from integer := 0;
+  _to integer;
+  _byte integer;
+begin
+  head := octet_length(strip_chunk.slice) - octet_length(_bytes);
+  tail := octet_length(_bytes);
+  _bytes := rtrim(_bytes, _ascii);
+  _to := octet_length(_bytes);
+  tail := tail - _to;
+  -- What is left begins or ends with white space only if that is outside ASCII, which is rare.
+  while _from < _to loop
+    _byte := get_byte(_bytes, _from);
+    if _byte = 194 and get_byte(_bytes, _from + 1) in (133, 160) then
+      _from := _from + 2;
+    elsif _byte between 225 and 227 and substring(_bytes from _from + 1 for 3) = any (_wide) then
+      _from := _from + 3;
+    elsif _byte between 9 and 13 or _byte between 28 and 32 then
+      _from := _from + 1;
+    else
+      exit;
+    end if;
+    head := head + 1;
+  end loop;
+  while _from < _to loop
+    _byte := get_byte(_bytes, _to - 1);
+    if _byte in (133, 160) and get_byte(_bytes, _to - 2) = 194 then
+      _to := _to - 2;
+    elsif _byte between 128 and 175
+      and substring(_bytes from greatest(_to - 2, 1) for 3) = any (_wide)
+    then
+      _to := _to - 3;
+    elsif _byte between 9 and 13 or _byte between 28 and 32 then
+      _to := _to - 1;
+    else
+      exit;
+    end if;
+    tail := tail + 1;
+  end loop;
+  if _from > 0 or _to < octet_length(_bytes) then
+    _bytes := substring(_bytes from _from + 1 for _to - _from);
+  end if;
+  body := convert_from(_bytes, 'UTF8');
+end;
 $$;
 
-comment on function _pgstack.whitespace() is
-'The characters that count as white space at the ends of a chunk: those of Python''s str.strip().';
+comment on function _pgstack.strip_chunk(bytea) is
+'Text from UTF-8 bytes without the white space at its ends; head, tail: how many characters of that there were.';
 
 -- A character that does not occur in a text, to mark places in it.
 create or replace function _pgstack.unused_character(input text, skip integer default 0)
@@ -61,7 +101,7 @@ begin
       _left := _left - 1;
     end if;
   end loop;
-  raise exception 'this text uses every control character, so it cannot be cut by a regular expression'
+  raise exception 'a text with every control character cannot be cut by a regular expression'
     using errcode = 'PS007', hint = 'Pass a plain separator and is_regex => false.';
 end;
 $$;
@@ -228,7 +268,8 @@ comment on function _pgstack.check_chunk_arguments(text, integer, integer, text[
 -- Cuts one stretch of text into windows of equal length.  from_byte and bytes
 -- address source, the whole text in UTF-8.
 create or replace function _pgstack.chunk_windows(
-  source bytea, from_char integer, chars integer, from_byte integer, bytes integer, size integer, step integer
+  source bytea, from_char integer, chars integer, from_byte integer, bytes integer,
+  size integer, step integer
 )
 returns table (window_char integer, window_chars integer, window_byte integer, window_bytes integer)
 language plpgsql immutable strict parallel safe
@@ -254,7 +295,9 @@ begin
       while _to < _end_byte and get_byte(chunk_windows.source, _to) & 192 = 128 loop
         _to := _to - 1;
       end loop;
-      _ahead := convert_from(substring(chunk_windows.source from window_byte + 1 for _to - window_byte), 'UTF8');
+      _ahead := convert_from(
+        substring(chunk_windows.source from window_byte + 1 for _to - window_byte), 'UTF8'
+      );
       window_bytes := octet_length(convert_to(left(_ahead, window_chars), 'UTF8'));
     end if;
     return next;
@@ -285,7 +328,6 @@ as $$
 declare
   _bytes bytea := convert_to(chunk_recursive.input, 'UTF8');
   _is_utf8 boolean := getdatabaseencoding() = 'UTF8';
-  _space text := _pgstack.whitespace();
   _size integer := chunk_recursive.size;
   _overlap integer := chunk_recursive.overlap;
   -- Open stretches: where they begin and how long they are, in characters and bytes.
@@ -318,6 +360,8 @@ declare
   _byte integer;
   _part_chars integer;
   _part_bytes integer;
+  _raw boolean;
+  _stripped record;
 begin
   if chunk_recursive.is_regex then
     _mark := _pgstack.unused_character(chunk_recursive.input);
@@ -332,11 +376,16 @@ begin
         _out_bytes || array_agg(w.window_bytes),
         _out_raw || array_agg(_size = 1)
       into _out_char, _out_chars, _out_byte, _out_bytes, _out_raw
-      from unnest(_open_char, _open_chars, _open_byte, _open_bytes) as o (from_char, chars, from_byte, bytes)
+      from unnest(_open_char, _open_chars, _open_byte, _open_bytes)
+        as o (from_char, chars, from_byte, bytes)
       cross join lateral _pgstack.chunk_windows(
-        _bytes, o.from_char, o.chars, o.from_byte, o.bytes, _size, _size - least(_overlap, _size - 1)
+        _bytes, o.from_char, o.chars, o.from_byte, o.bytes,
+        _size, _size - least(_overlap, _size - 1)
       ) as w;
       _open_char := '{}';
+      _open_chars := '{}';
+      _open_byte := '{}';
+      _open_bytes := '{}';
       exit;
     end if;
 
@@ -359,7 +408,8 @@ begin
       if chunk_recursive.is_regex then
         -- The separator stays inside the part that follows it.
         _parts := string_to_array(
-          regexp_replace(_stretch collate "default", _separator, _mark || '\&', 'g') collate "C", _mark
+          regexp_replace(_stretch collate "default", _separator, _mark || '\&', 'g') collate "C",
+          _mark
         );
       else
         _parts := string_to_array(_stretch collate "C", _separator);
@@ -392,7 +442,8 @@ begin
             _out_raw := _out_raw || false;
             -- Keep as much of the end as the overlap allows and the next part leaves room for.
             while _first <= _last and (
-              _char - _part_char[_first] > _overlap or _char + _part_chars - _part_char[_first] > _size
+              _char - _part_char[_first] > _overlap
+              or _char + _part_chars - _part_char[_first] > _size
             ) loop
               _first := _first + 1;
             end loop;
@@ -434,38 +485,29 @@ begin
     _open_bytes := _next_bytes;
   end loop;
 
-  return query
-  select
-    stripped.start_char,
-    stripped.start_char + length(stripped.body),
-    stripped.body
-  from (
-    select
-      found.from_char,
-      case when found.is_raw then found.body else btrim(found.body, _space) end as body,
-      found.from_char + case
-        when found.is_raw then 0
-        else length(found.body) - length(ltrim(found.body, _space))
-      end as start_char
-    from (
-      select
-        c.from_char,
-        c.is_raw,
-        convert_from(substring(_bytes from c.from_byte + 1 for c.bytes), 'UTF8') as body
-      from (
-        select o.*
-        from unnest(_out_char, _out_chars, _out_byte, _out_bytes, _out_raw)
-          as o (from_char, chars, from_byte, bytes, is_raw)
-        union all
-        select n.*, true
-        from unnest(_open_char, _open_chars, _open_byte, _open_bytes)
-          as n (from_char, chars, from_byte, bytes)
-        where n.from_char is not null
-      ) as c
-    ) as found
-  ) as stripped
-  where stripped.body <> ''
-  order by stripped.from_char;
+  for _char, _part_chars, _byte, _part_bytes, _raw in
+    select o.from_char, o.chars, o.from_byte, o.bytes, o.is_raw
+    from unnest(_out_char, _out_chars, _out_byte, _out_bytes, _out_raw)
+      as o (from_char, chars, from_byte, bytes, is_raw)
+    union all
+    select n.from_char, n.chars, n.from_byte, n.bytes, true
+    from unnest(_open_char, _open_chars, _open_byte, _open_bytes)
+      as n (from_char, chars, from_byte, bytes)
+    order by 1
+  loop
+    start_char := _char;
+    end_char := _char + _part_chars;
+    if _raw then
+      chunk := convert_from(substring(_bytes from _byte + 1 for _part_bytes), 'UTF8');
+    else
+      _stripped := _pgstack.strip_chunk(substring(_bytes from _byte + 1 for _part_bytes));
+      start_char := start_char + _stripped.head;
+      end_char := end_char - _stripped.tail;
+      chunk := _stripped.body;
+      continue when start_char >= end_char;
+    end if;
+    return next;
+  end loop;
 end;
 $$;
 
@@ -484,7 +526,6 @@ set search_path = pg_catalog, pg_temp
 rows 20
 as $$
 declare
-  _space text := _pgstack.whitespace();
   _size integer := chunk_character.size;
   _overlap integer := chunk_character.overlap;
   _pattern text;
@@ -509,7 +550,7 @@ declare
   _ends integer;
   _first integer := 1;
   _emit boolean;
-  _body text;
+  _stripped record;
   _skip integer;
   _at integer;
 begin
@@ -577,14 +618,14 @@ begin
     end if;
     continue when not _emit;
     _at := _joined_byte[_first];
-    _body := convert_from(
-      substring(_joined from _at + 1 for _joined_byte[_last + 1] - _glue_bytes - _at), 'UTF8'
+    _stripped := _pgstack.strip_chunk(
+      substring(_joined from _at + 1 for _joined_byte[_last + 1] - _glue_bytes - _at)
     );
-    chunk := btrim(_body, _space);
+    chunk := _stripped.body;
     if chunk <> '' then
       -- Where the stripped chunk begins and ends: inside a part, or inside the
       -- separator before or after one.
-      _skip := _joined_char[_first] + length(_body) - length(ltrim(_body, _space));
+      _skip := _joined_char[_first] + _stripped.head;
       _at := _first;
       while _at < _last and _joined_char[_at + 1] <= _skip loop
         _at := _at + 1;
@@ -597,7 +638,7 @@ begin
       else
         start_char := _source_char[_at] + _skip - _joined_char[_at];
       end if;
-      _skip := _joined_char[_last + 1] - _glue_chars - (length(_body) - length(rtrim(_body, _space)));
+      _skip := _joined_char[_last + 1] - _glue_chars - _stripped.tail;
       _at := _last;
       while _at > _first and _joined_char[_at] >= _skip loop
         _at := _at - 1;
@@ -640,32 +681,31 @@ set search_path = pg_catalog, pg_temp
 rows 20
 as $$
 declare
-  _space text;
+  _input text;
+  _stripped record;
 begin
   perform _pgstack.check_chunk_arguments(
     chunk.method, chunk.size, chunk.overlap, chunk.separators, chunk.is_regex
   );
-  _space := _pgstack.whitespace();
   -- strict would be wrong: separators may be null.
-  if chunk.input is null or ltrim(chunk.input, _space) = '' then
+  if chunk.input is null then
+    return;
+  end if;
+  _input := chunk.input || '';  -- reads a compressed value once only
+  _stripped := _pgstack.strip_chunk(convert_to(_input, 'UTF8'));
+  if _stripped.body = '' then
     return;
   end if;
   if chunk.method = 'none' then
-    return query select 0, 0, length(chunk.input), chunk.input;
-  elsif chunk.method = 'recursive' and length(chunk.input) < chunk.size then
+    return query select 0, 0, length(_input), _input;
+  elsif chunk.method = 'recursive' and length(_input) < chunk.size then
     -- Whatever the separators are, it all fits into one.
-    return query
-    select 0, t.start_char, t.start_char + length(t.body), t.body
-    from (
-      select
-        btrim(chunk.input, _space) as body,
-        length(chunk.input) - length(ltrim(chunk.input, _space)) as start_char
-    ) as t;
+    return query select 0, _stripped.head, length(_input) - _stripped.tail, _stripped.body;
   elsif chunk.method = 'recursive' then
     return query
     select (row_number() over ())::integer - 1, c.start_char, c.end_char, c.chunk
     from _pgstack.chunk_recursive(
-      chunk.input,
+      _input,
       chunk.size,
       chunk.overlap,
       case
@@ -680,7 +720,7 @@ begin
     return query
     select (row_number() over ())::integer - 1, c.start_char, c.end_char, c.chunk
     from _pgstack.chunk_character(
-      chunk.input, chunk.size, chunk.overlap, coalesce(chunk.separators[1], E'\n\n'), chunk.is_regex
+      _input, chunk.size, chunk.overlap, coalesce(chunk.separators[1], E'\n\n'), chunk.is_regex
     ) as c;
   end if;
 end;
