@@ -12,8 +12,12 @@ from pathlib import Path
 
 from pgstack import sqlfiles
 
-# What the installer does before it sends the first file; see pgstack/install.py.
-PREAMBLE = "create schema pgstack; create schema _pgstack; set search_path = pg_catalog, pg_temp; "
+# What the installer has done before it sends the first file (pgstack/install.py); pgspot
+# then knows that these schemas are ours, and that nobody else may create in them.
+PREAMBLE = (
+    "create schema pgstack; create schema _pgstack; create schema ai;"
+    " set search_path = pg_catalog, pg_temp; "
+)
 
 # Findings that are meant, with the reason.  pgspot's codes only look like our SQLSTATEs.
 IGNORED: dict[str, str] = {}
