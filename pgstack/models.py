@@ -1,0 +1,430 @@
+"""The client of the model server: the one module of the library that talks HTTP.
+
+It is a thin layer over the official ``ollama`` package, for a real Ollama and for the embedded
+server alike.  What it adds: answers are checked before anybody stores them, and every failure
+is one of ours.
+
+Data in and out
+    texts      list of str; any number, in one HTTP request
+    vectors    list of list of float, one a text, all finite, all of one length
+    payload    the body of Ollama's ``/api/generate`` or ``/api/chat``, without ``stream``
+    seconds    float, wall time of the call
+    answers    Ollama's own JSON objects, as dicts of plain values
+
+Raises
+    ModelNotFound      the server does not have the model
+    BadAnswer          an answer that cannot be used: not JSON, wrong number of vectors, not finite
+    ModelServerError   anything else that the server or the way to it did wrong
+    UsageError         an address, field or option that makes no sense
+``exc.retryable`` says whether the same call may work later: timeouts, refused or broken
+connections, 408, 429, 5xx, garbled JSON.  It is false for 400, 404 and unusable vectors.
+
+Cancelling the task of an async call closes its connection, which stops the model.
+Connections are kept and reused until the client is closed.  Importing this is cheap.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from pgstack.errors import (
+    BadAnswer,
+    ModelNotFound,
+    ModelServerError,
+    PgstackError,
+    Unreachable,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import ollama
+
+DEFAULT_PORT = 11434
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 300.0
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+type Json = dict[str, Any]
+type Models = list[Json]
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What :meth:`ModelServer.embed` returns; see the module's text for the units."""
+
+    vectors: list[list[float]]
+    prompt_tokens: int
+    seconds: float
+
+
+# -- where the server is ---------------------------------------------------------------
+
+
+def resolve_url() -> str:
+    """Return the model server's base URL: ``$OLLAMA_HOST``, else the running embedded stack's.
+
+    Raises Unreachable when there is neither.
+    """
+    host = os.environ.get("OLLAMA_HOST", "").strip()
+    if host:
+        return normalise_url(host)
+    # Late: the embedded stack is an extra, and slow to import.
+    from pgstack.embedded.home import default_home
+    from pgstack.embedded.stack import model_server_url
+
+    url = model_server_url(default_home())
+    if url is None:
+        raise Unreachable(
+            "no model server is running",
+            hint="pgstack up   # or set OLLAMA_HOST to the address of an Ollama",
+        )
+    return normalise_url(url)
+
+
+def normalise_url(host: str) -> str:
+    """Return a base URL for any of Ollama's forms: ``host``, ``host:port``, ``http://...``.
+
+    Without a scheme the port defaults to 11434; with one, to the scheme's own.
+    """
+    bare = host.strip().rstrip("/")
+    if bare.count(":") > 1 and "[" not in bare and "://" not in bare:
+        bare = f"[{bare}]"  # an IPv6 address
+    try:
+        parts = urlsplit(bare if "://" in bare else f"http://{bare}")
+        port = parts.port
+    except ValueError:
+        raise _bad_address(host) from None
+    if parts.scheme not in ("http", "https"):
+        raise _bad_address(host)
+    if port is None:
+        port = DEFAULT_PORT if "://" not in bare else {"http": 80, "https": 443}[parts.scheme]
+    name = parts.hostname or "127.0.0.1"
+    name = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{name}:{port}{parts.path}"
+
+
+def _bad_address(host: str) -> UsageError:
+    return UsageError(
+        f"{host!r} is no address of a model server",
+        hint="OLLAMA_HOST=http://127.0.0.1:11434, or host:port, or host",
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+# -- the client ------------------------------------------------------------------------
+
+
+class _Client:
+    """What the async and the blocking client share."""
+
+    def __init__(self, url: str, *, timeout: float = ANSWER_SECONDS) -> None:
+        """Remember the address; nothing is sent yet.
+
+        ``timeout``: seconds without a byte from the server after which a call fails.
+        """
+        self.url = normalise_url(url)
+        self.timeout = timeout
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options of the HTTP client underneath."""
+        import httpx
+
+        return {
+            "timeout": httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
+            # A proxy of the environment is for the world outside, never for this machine.
+            "trust_env": not _is_loopback(self.url),
+        }
+
+    @contextmanager
+    def _translated(self, model: str = "") -> Iterator[None]:
+        """Turn whatever goes wrong into an error of ours."""
+        try:
+            yield
+        except PgstackError:
+            raise
+        except Exception as exc:
+            raise _ours(exc, self.url, model, self.timeout) from exc
+
+
+class ModelServer(_Client):
+    """The async client, for the worker.  Use it as an async context manager, or close it."""
+
+    def __init__(self, url: str, *, timeout: float = ANSWER_SECONDS) -> None:
+        super().__init__(url, timeout=timeout)
+        import ollama
+
+        self._ollama = ollama.AsyncClient(self.url, **self._options())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._ollama.close()  # type: ignore[no-untyped-call]
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        keep_alive: float | str | None = None,
+        truncate: bool = True,
+    ) -> EmbedResult:
+        """Return one vector a text, in order."""
+        began = time.monotonic()
+        with self._translated(model):
+            response = await self._ollama.embed(
+                model,
+                list(texts),
+                truncate=truncate,
+                options=options,
+                keep_alive=keep_alive,
+                dimensions=dimensions,
+            )
+        return _checked(response, len(texts), began)
+
+    async def generate(self, payload: Json) -> Json:
+        """Return the whole answer to a prompt."""
+        with self._translated(payload.get("model", "")):
+            call = self._ollama.generate
+            return _plain(await call(**_arguments(call, payload)))
+
+    async def chat(self, payload: Json) -> Json:
+        """Return the whole next message of a chat."""
+        with self._translated(payload.get("model", "")):
+            call = self._ollama.chat
+            return _plain(await call(**_arguments(call, payload)))
+
+    async def chat_stream(self, payload: Json) -> AsyncIterator[Json]:
+        """Yield the next message of a chat, piece by piece."""
+        with self._translated(payload.get("model", "")):
+            call = self._ollama.chat
+            async for piece in await call(**_arguments(call, payload), stream=True):
+                yield _plain(piece)
+
+    async def list(self) -> Models:
+        """Return the models that are installed."""
+        with self._translated():
+            return _models(await self._ollama.list())
+
+    async def show(self, name: str) -> Json:
+        """Return all about one model."""
+        with self._translated(name):
+            return _plain(await self._ollama.show(name))
+
+    async def ps(self) -> Models:
+        """Return the models that are loaded."""
+        with self._translated():
+            return _models(await self._ollama.ps())
+
+    async def pull(self, name: str) -> AsyncIterator[Json]:
+        """Install a model; yields Ollama's progress objects, the last one "success"."""
+        with self._translated(name):
+            async for step in await self._ollama.pull(name, stream=True):
+                yield _plain(step)
+
+    async def version(self) -> str:
+        """Return the version of Ollama that the server is, or says it is like."""
+        with self._translated():
+            # The package has no call for this one; its HTTP client does.
+            response = await self._ollama._client.get("/api/version")
+            response.raise_for_status()
+            return str(response.json()["version"])
+
+
+class BlockingModelServer(_Client):
+    """The same for programs without an event loop, such as the command line."""
+
+    def __init__(self, url: str, *, timeout: float = ANSWER_SECONDS) -> None:
+        super().__init__(url, timeout=timeout)
+        import ollama
+
+        self._ollama = ollama.Client(self.url, **self._options())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._ollama.close()  # type: ignore[no-untyped-call]
+
+    def embed(
+        self, model: str, texts: Sequence[str], *, dimensions: int | None = None
+    ) -> EmbedResult:
+        """Return one vector a text, in order."""
+        began = time.monotonic()
+        with self._translated(model):
+            response = self._ollama.embed(model, list(texts), dimensions=dimensions)
+        return _checked(response, len(texts), began)
+
+    def chat(self, payload: Json) -> Json:
+        """Return the whole next message of a chat."""
+        with self._translated(payload.get("model", "")):
+            return _plain(self._ollama.chat(**_arguments(self._ollama.chat, payload)))
+
+    def chat_stream(self, payload: Json) -> Iterator[Json]:
+        """Yield the next message of a chat, piece by piece."""
+        with self._translated(payload.get("model", "")):
+            arguments = _arguments(self._ollama.chat, payload)
+            for piece in self._ollama.chat(**arguments, stream=True):
+                yield _plain(piece)
+
+    def list(self) -> Models:
+        """Return the models that are installed."""
+        with self._translated():
+            return _models(self._ollama.list())
+
+    def show(self, name: str) -> Json:
+        """Return all about one model."""
+        with self._translated(name):
+            return _plain(self._ollama.show(name))
+
+    def ps(self) -> Models:
+        """Return the models that are loaded."""
+        with self._translated():
+            return _models(self._ollama.ps())
+
+    def pull(self, name: str) -> Iterator[Json]:
+        """Install a model; yields Ollama's progress objects, the last one "success"."""
+        with self._translated(name):
+            for step in self._ollama.pull(name, stream=True):
+                yield _plain(step)
+
+    def version(self) -> str:
+        """Return the version of Ollama that the server is, or says it is like."""
+        with self._translated():
+            # The package has no call for this one; its HTTP client does.
+            response = self._ollama._client.get("/api/version")
+            response.raise_for_status()
+            return str(response.json()["version"])
+
+
+# -- requests and answers --------------------------------------------------------------
+
+
+def _arguments(call: Callable[..., Any], payload: Json) -> Json:
+    """Return a payload as keyword arguments; a field that Ollama does not know is an error."""
+    fields = {name: value for name, value in payload.items() if name != "stream"}
+    unknown = sorted(fields.keys() - inspect.signature(call).parameters.keys())
+    if unknown:
+        raise UsageError(f"the model server knows no field {', '.join(map(repr, unknown))}")
+    return fields
+
+
+def _plain(response: Any) -> Json:
+    """Return an answer of the ollama package as plain JSON values."""
+    values: Json = response.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return values
+
+
+def _models(response: Any) -> Models:
+    """Return the models of a listing; the package leaves out ``name``, which equals ``model``."""
+    models = [_plain(model) for model in response.models]
+    return [{"name": model.get("model"), **model} for model in models]
+
+
+def _checked(response: ollama.EmbedResponse, wanted: int, began: float) -> EmbedResult:
+    """Return the vectors of an answer, or raise BadAnswer."""
+    vectors = [list(vector) for vector in response.embeddings]
+    if len(vectors) != wanted:
+        raise BadAnswer(f"the model server answered {len(vectors)} vectors for {wanted} texts")
+    lengths = {len(vector) for vector in vectors}
+    if len(lengths) > 1 or 0 in lengths:
+        raise BadAnswer(f"the model server answered vectors of lengths {sorted(lengths)}")
+    # A sum is finite only if every term is, and is faster than looking at each.
+    if not all(math.isfinite(sum(vector)) for vector in vectors):
+        raise BadAnswer("the model server answered a vector that is not finite")
+    return EmbedResult(vectors, response.prompt_eval_count or 0, time.monotonic() - began)
+
+
+# -- errors ----------------------------------------------------------------------------
+
+
+def _ours(  # noqa: PLR0911  # a table, one line a cause
+    exc: Exception, url: str, model: str, timeout: float
+) -> PgstackError:
+    """Return our error for whatever the packages underneath raised."""
+    import httpx
+    import ollama
+    from pydantic import ValidationError
+
+    match exc:
+        case ollama.ResponseError():
+            return _refused(exc.status_code, str(exc.error), url, model)
+        case httpx.HTTPStatusError():
+            return _refused(exc.response.status_code, exc.response.text, url, model)
+        case httpx.ConnectTimeout() | httpx.ConnectError() | ConnectionError():
+            unreachable = ModelServerError(
+                f"cannot reach the model server at {url}",
+                hint="pgstack status   # or: pgstack up; OLLAMA_HOST names another server",
+            )
+            return _retryable(unreachable)
+        case httpx.TimeoutException():
+            said = f"the model server at {url} did not answer within {timeout:g} s"
+            return _retryable(ModelServerError(said))
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+            return _bad_address(url)
+        case httpx.HTTPError():
+            said = f"the connection to the model server at {url} broke: {type(exc).__name__}"
+            return _retryable(ModelServerError(said))
+        case ValidationError() if not exc.title.endswith("Response"):
+            first = exc.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            return UsageError(f"the request's {where} is wrong: {first['msg']}")
+        case ValueError() | TypeError() | KeyError():
+            said = f"the model server at {url} answered something that is not Ollama's JSON"
+            return _retryable(
+                BadAnswer(said, hint="is a proxy, or something else than Ollama, in between?")
+            )
+    return ModelServerError(f"the model server at {url} failed: {type(exc).__name__}: {exc}")
+
+
+def _refused(status: int, message: str, url: str, model: str) -> PgstackError:
+    """Return our error for an HTTP status, or for an error line inside a stream (status -1)."""
+    text = " ".join(message.split())[:500]
+    if status == 404 and "model" in text:
+        return ModelNotFound(
+            f"the model server at {url} has no model {model!r}", hint=f"pgstack model pull {model}"
+        )
+    if "file does not exist" in text:  # Ollama's words for an unknown name in a pull
+        return ModelNotFound(f"there is no model {model!r} to pull", hint="pgstack model list")
+    if text.startswith("<") or not text:
+        text = "a web page" if text else "no reason given"
+    label = "" if status < 0 else f" (HTTP {status})"
+    error = ModelServerError(f"the model server said: {text}{label}")
+    return _retryable(error) if status in _RETRYABLE_STATUS else error
+
+
+def _retryable[E: PgstackError](error: E) -> E:
+    """Mark an error as one that may pass."""
+    error.retryable = True
+    return error
