@@ -5,7 +5,7 @@ Everything is under one directory, ``$PGSTACK_HOME``::
     server/   PostgreSQL's own files, one folder per version (see tree.py)
     data/     the database cluster
     run/      the Unix socket; mode 0700, and that mode is the lock on the door
-    logs/     postgresql.log, modelserver.log, worker.log, supervisor.log
+    logs/     postgresql.log, model-server.log, worker.log, supervisor.log
     models/   weights of the embedded model server
     state/    locks, the supervisor's state, the TCP password
 
@@ -131,11 +131,25 @@ def disk_errors(directory: Path) -> Iterator[None]:
         ) from exc
 
 
+def give_to_owner(fd: int, directory: Path) -> None:
+    """Let a file that root made belong to whom its directory belongs."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made if need be, and return its descriptor."""
+    with disk_errors(path.parent):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        give_to_owner(fd, path.parent)
+    return fd
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``; wait while another process holds it."""
-    with disk_errors(path.parent):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_lock(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -143,8 +157,8 @@ def locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def write_atomically(path: Path, text: str, *, owner: tuple[int, int], mode: int = 0o600) -> None:
-    """Write a file that readers see whole or not at all, owned by ``owner`` (uid, gid).
+def write_atomically(path: Path, text: str) -> None:
+    """Write a private file that readers see whole or not at all.
 
     The directory may belong to the server's user while root writes: mkstemp never
     follows a link that somebody put in the way.
@@ -153,9 +167,7 @@ def write_atomically(path: Path, text: str, *, owner: tuple[int, int], mode: int
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(fd, "w", encoding="utf-8") as file:
-                if os.geteuid() == 0:
-                    os.fchown(fd, *owner)
-                os.fchmod(fd, mode)
+                give_to_owner(fd, path.parent)
                 file.write(text)
                 file.flush()
                 os.fsync(fd)

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from pgstack.embedded.home import give_to_owner
+
 LIMIT = 10 * 2**20
 LINES_SHOWN = 20
 
@@ -22,7 +24,9 @@ LINES_SHOWN = 20
 def open_to_append(log: Path) -> BinaryIO:
     """Open a log for writing at its end."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(log, flags, 0o600), "ab")
+    fd = os.open(log, flags, 0o600)
+    give_to_owner(fd, log.parent)
+    return os.fdopen(fd, "ab")
 
 
 def rotate(log: Path) -> None:
@@ -32,6 +36,7 @@ def rotate(log: Path) -> None:
     fd, copy = tempfile.mkstemp(dir=log.parent, prefix=f".{log.name}-")
     try:
         with open_to_append(log) as current, log.open("rb") as old, os.fdopen(fd, "wb") as new:
+            give_to_owner(fd, log.parent)
             shutil.copyfileobj(old, new)
             Path(copy).replace(log.with_name(f"{log.name}.1"))
             current.truncate(0)

@@ -76,11 +76,11 @@ def start(
     with locked(home.state / "postgres.lock"):
         if listener(home) is None:
             _set_up(home, who, settings or {})
-            _write_conf(home, who, tcp_port, settings or {})
+            _write_conf(home, tcp_port, settings or {})
             _launch(home, who)
         _await_ready(home)
         _require_port(home, tcp_port)
-        _finish(home, who, tcp_port)
+        _finish(home, tcp_port)
 
 
 def stop(home: Home, *, mode: str = "fast") -> bool:
@@ -195,20 +195,18 @@ def _initdb(home: Home, who: Account, *, sync: bool) -> None:
         done = account.run(who, args, cwd=home.root, env=_environment())
         if done.returncode != 0:
             raise _failed(home, "cannot create the database cluster", done.stdout)
-        write_atomically(unfinished / "pg_hba.conf", conf.HBA, owner=who.ids)
+        write_atomically(unfinished / "pg_hba.conf", conf.HBA)
         main = unfinished / "postgresql.conf"
-        write_atomically(main, main.read_text() + conf.INCLUDE, owner=who.ids)
+        write_atomically(main, main.read_text() + conf.INCLUDE)
         unfinished.rename(home.data)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def _write_conf(
-    home: Home, who: Account, tcp_port: int | None, settings: Mapping[str, str]
-) -> None:
+def _write_conf(home: Home, tcp_port: int | None, settings: Mapping[str, str]) -> None:
     content = conf.text(tcp_port=tcp_port, settings=settings)
-    write_atomically(home.data / conf.FILE, content, owner=who.ids)
+    write_atomically(home.data / conf.FILE, content)
 
 
 def _launch(home: Home, who: Account) -> None:
@@ -312,24 +310,24 @@ def _require_port(home: Home, wanted: int | None) -> None:
         )
 
 
-def _finish(home: Home, who: Account, port: int | None) -> None:
+def _finish(home: Home, port: int | None) -> None:
     """Create the database, and the password that TCP asks for."""
     with psycopg.connect(dsn(home, SUPERUSER), autocommit=True, connect_timeout=10) as conn:
         query = "select from pg_catalog.pg_database where datname = %s"
         if conn.execute(query, [DATABASE]).fetchone() is None:
             conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
         if port is not None and not home.password_file.exists():
-            _set_password(conn, home, who)
+            _set_password(conn, home)
 
 
-def _set_password(conn: psycopg.Connection[tuple[object, ...]], home: Home, who: Account) -> None:
+def _set_password(conn: psycopg.Connection[tuple[object, ...]], home: Home) -> None:
     """Give the superuser a password; the server, and so its log, sees only its hash."""
     password = secrets.token_urlsafe(24)
     user = SUPERUSER.encode()
     verifier = conn.pgconn.encrypt_password(password.encode(), user, b"scram-sha-256").decode()
     statement = sql.SQL("alter role {} password {}")
     conn.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(verifier)))
-    write_atomically(home.password_file, password + "\n", owner=who.ids)
+    write_atomically(home.password_file, password + "\n")
 
 
 def _failed(home: Home, what: str, said: str) -> EmbeddedError:

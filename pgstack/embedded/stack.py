@@ -78,10 +78,17 @@ def up(
     models: bool = True,
     tcp_port: int | None = None,
     progress: Callable[[str], None],
+    prepare: Callable[[str], object] | None = None,
 ) -> StackStatus:
-    """Start what is missing and return when all of it is ready."""
-    progress("PostgreSQL: starting" if not postgres.is_running(home) else "PostgreSQL: running")
+    """Start what is missing and return when all of it is ready.
+
+    ``prepare`` gets the DSN once PostgreSQL runs and before the worker starts, which needs
+    a database with pgstack installed.
+    """
+    progress("PostgreSQL: starting")
     postgres.start(home, tcp_port=tcp_port)
+    if prepare is not None:
+        prepare(postgres.dsn(home))
     ollama_host = os.environ.get("OLLAMA_HOST") or None
     asked = Plan(worker=worker, models=models and ollama_host is None, ollama_host=ollama_host)
     if worker or models:
@@ -143,13 +150,17 @@ def _supervise(home: Home, asked: Plan, progress: Callable[[str], None]) -> None
     """See to it that a supervisor runs all that was asked for and is already running."""
     found = supervisor.read_state(home)
     plan = asked if found is None else _joined(found.plan, asked)
-    if found is None or found.plan != plan:
+    earlier: dict[str, ChildState] = {}
+    if found is not None and found.plan == plan:
+        earlier = found.children
+        _signal(found.pid, signal.SIGHUP)  # it may be waiting with the next try
+    else:
         _stop_supervisor(home)
         _start_supervisor(home, plan)
     for name, wanted in ((MODEL_SERVER, plan.models), (WORKER, plan.worker)):
         if wanted:
             progress(f"{name}: starting")
-            _await_child(home, name)
+            _await_child(home, name, crashes=earlier.get(name, ChildState()).restarts)
 
 
 def _joined(running: Plan, asked: Plan) -> Plan:
@@ -200,18 +211,30 @@ def _environment(home: Home, who: Account) -> dict[str, str]:
     return kept
 
 
-def _await_child(home: Home, name: str) -> None:
+def _await_child(home: Home, name: str, *, crashes: int) -> None:
+    """Wait until a child is ready, or has crashed more often than ``crashes`` times before."""
+
     def ready() -> bool:
         found = supervisor.read_state(home)
         if found is None:
             raise _failure(home, SUPERVISOR, "ended")
         child = found.children[name]
-        if not _is_running(child) and child.restarts >= _CRASHES_SHOWN_AT:
+        if not _is_running(child) and child.restarts >= crashes + _CRASHES_SHOWN_AT:
             raise _failure(home, name, "does not stay up")
-        answers = name != MODEL_SERVER or supervisor.read_url(home) is not None
-        return _is_running(child) and answers
+        return _is_running(child) and _answers(home, name)
 
     _wait_until(ready, lambda: _failure(home, name, f"is not ready after {_READY_SECONDS:g} s"))
+
+
+def _answers(home: Home, name: str) -> bool:
+    if name == MODEL_SERVER:
+        return supervisor.read_url(home) is not None
+    try:
+        with psycopg.connect(postgres.dsn(home), connect_timeout=5) as conn:
+            row = conn.execute("select _pgstack.worker_present()").fetchone()
+    except psycopg.Error:  # pgstack is not installed: the worker's log will say so
+        return False
+    return row is not None and bool(row[0])
 
 
 def _stop_supervisor(home: Home) -> None:
@@ -225,12 +248,23 @@ def _stop_supervisor(home: Home) -> None:
     )
     found = supervisor.read_state(home)
     if found is not None:
-        os.kill(found.pid, signal.SIGTERM)
+        _signal(found.pid, signal.SIGTERM)
     _wait_until(
         lambda: not supervisor.is_alive(home),
         lambda: _failure(home, SUPERVISOR, f"is still there {_STOP_SECONDS:g} s after SIGTERM"),
         _STOP_SECONDS,
     )
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:  # it ended by itself
+        pass
+    except PermissionError as exc:
+        raise EmbeddedError(
+            f"the supervisor (pid {pid}) belongs to another user", hint="sudo pgstack status"
+        ) from exc
 
 
 def _wait_until(

@@ -7,14 +7,14 @@ The supervisor holds a lock on ``state/supervisor.lock`` for as long as it lives
 a pid, tells whether one runs.  While it does, ``state/supervisor.json`` says what it does.
 
 Model server
-    binds a free port and writes its URL to ``state/modelserver.url`` when it is ready.
+    binds a free port and writes its URL to ``state/model-server.url`` when it is ready.
 Worker
     waits for that URL and gets it as ``OLLAMA_HOST``; when the model server comes back
     under another URL, the worker is started anew.  With ``OLLAMA_HOST`` set for the
     supervisor itself, the worker gets that one and no model server is started.
 
 A child that ends is started again after 0.5 s, then 1 s, 2 s ... 30 s; one that ran for a
-minute begins at 0.5 s again.  SIGTERM ends the worker, then the model server: TERM first,
+minute begins at 0.5 s again.  SIGHUP: start at once what is waiting.  SIGTERM ends the worker, then the model server: TERM first,
 KILL after 10 s.  Children get a SIGTERM from the kernel when the supervisor itself is
 killed.  A supervisor whose home was moved or deleted ends.
 """
@@ -37,10 +37,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pgstack.embedded import logs, postgres
-from pgstack.embedded.home import Home, write_atomically
+from pgstack.embedded.home import Home, open_lock, write_atomically
 from pgstack.errors import EmbeddedError
 
-MODEL_SERVER = "modelserver"
+MODEL_SERVER = "model-server"
 WORKER = "worker"
 SUPERVISOR = "supervisor"
 
@@ -170,6 +170,11 @@ class Child:
         if self._process is None and time.monotonic() >= self._not_before:
             self._start(command, env)
 
+    def hurry(self) -> None:
+        """Do not wait with the next start."""
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+
     def stop(self) -> None:
         """End it: ask first, and force after a while."""
         process = self._process
@@ -184,7 +189,7 @@ class Child:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._process = None
-        self._not_before = 0.0
+        self.hurry()
         self.state = ChildState(restarts=self.state.restarts, last_exit=process.returncode)
 
     def _start(self, command: Callable[[], Sequence[str]], env: Mapping[str, str]) -> None:
@@ -236,6 +241,11 @@ class Supervisor:
         self._worker_host: str | None = None
         self._written: State | None = None
 
+    def hurry(self) -> None:
+        """Start at once what waits for its next try."""
+        self._models.hurry()
+        self._worker.hurry()
+
     def run(self, stopping: threading.Event) -> None:
         """Watch until told to stop, then stop what runs."""
         next_rotation = 0.0
@@ -277,7 +287,7 @@ class Supervisor:
             return
         try:
             text = json.dumps(asdict(state), indent=2)
-            write_atomically(state_file(self._home), text, owner=(os.geteuid(), os.getegid()))
+            write_atomically(state_file(self._home), text)
             self._written = state
         except EmbeddedError as exc:  # a full disk is no reason to stop working
             log.error("%s", exc)
@@ -308,7 +318,7 @@ def _detach(output: Path) -> None:
 
 def _take_lock(home: Home) -> bool:
     """Lock the home for the rest of this process's life; False when another has it."""
-    fd = os.open(lock_file(home), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_lock(lock_file(home))
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -345,13 +355,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _supervise(home: Home, plan: Plan) -> None:
     stopping = threading.Event()
+    watching = Supervisor(home, plan)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, lambda *_: watching.hurry())
     leftovers = (state_file(home), url_file(home))
     for file in leftovers:
         file.unlink(missing_ok=True)
     log.info("supervising %s: %s", home.root, plan)
-    Supervisor(home, plan).run(stopping)
+    watching.run(stopping)
     for file in leftovers:
         file.unlink(missing_ok=True)
     log.info("done")
