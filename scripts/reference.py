@@ -39,6 +39,7 @@ ENVIRONMENT = {
     " for root `/var/lib/pgstack`.",
     "OLLAMA_HOST": "A model server to use instead of the embedded one, such as"
     " `http://127.0.0.1:11434`.",
+    "PGSTACK_DEBUG": "Set to 1: errors of the command line come with a traceback.",
     "PGSTACK_DEMO_MODEL": "The model that answers in `pgstack demo`. The quick one:"
     " `smollm2:135m`.",
     "PGSTACK_PYTHON": "The Python of `make setup`. Default: the newest found, 3.12 or later.",
@@ -73,7 +74,7 @@ def families() -> dict[str, list[str]]:
     for name in sqlfiles.names():
         text = sqlfiles.read(name, {})
         opening = " ".join(re.match(r"(?:--.*\n)+", text)[0].replace("--", "").split())  # type: ignore[index]
-        family = re.match(r"Family: (.+?)\.(?=\s|$)", opening)
+        family = re.search(r"\bFamily: (.+?)\.(?=\s|$)", opening)
         created = re.findall(
             r"^\s*create or replace (?:function|view)\s+((?:pgstack|ai)\.\w+)", text, re.M
         )
@@ -193,7 +194,7 @@ def help_text(text: str) -> str:
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield every command with its full name, groups before what is in them."""
     yield path, command
-    for name, child in sorted(getattr(command, "commands", {}).items()):
+    for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
             yield from commands(child, f"{path} {name}")
 
