@@ -14,9 +14,10 @@ Worker
     supervisor itself, the worker gets that one and no model server is started.
 
 A child that ends is started again after 0.5 s, then 1 s, 2 s ... 30 s; one that ran for a
-minute begins at 0.5 s again.  SIGHUP: start at once what is waiting.  SIGTERM ends the worker, then the model server: TERM first,
-KILL after 10 s.  Children get a SIGTERM from the kernel when the supervisor itself is
-killed.  A supervisor whose home was moved or deleted ends.
+minute begins at 0.5 s again.  SIGHUP starts at once what is waiting.  SIGTERM ends the
+worker, then the model server: TERM first, KILL after 10 s.  Children get a SIGTERM from the
+kernel when the supervisor itself is killed.  A supervisor whose home was moved or deleted
+ends.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SUPERVISOR = "supervisor"
 _TICK_SECONDS = 0.2
 _ROTATE_SECONDS = 60.0
 _LOCK_SECONDS = 5.0
-_GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _HEALTHY_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -183,9 +184,9 @@ class Child:
         log.info("%s: stopping", self.name)
         process.terminate()
         try:
-            process.wait(_GRACE_SECONDS)
+            process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            log.warning("%s: still there after %g s, killed", self.name, _GRACE_SECONDS)
+            log.warning("%s: still there after %g s, killed", self.name, GRACE_SECONDS)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._process = None
