@@ -109,6 +109,8 @@ def functions(conn: db.Connection) -> dict[str, list[str]]:
           coalesce(pg_get_function_result(p.oid), 'nothing'), obj_description(p.oid, 'pg_proc')
         from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
         where n.nspname in ('pgstack', 'ai') and p.prorettype <> 'trigger'::regtype
+          and p.proname not like '\\_%'
+          and (n.nspname = 'pgstack' or obj_description(p.oid, 'pg_proc') is not null)
         order by 1, 2
         """
     )
@@ -157,7 +159,8 @@ def sql_page(conn: db.Connection) -> str:
     for family, names in families().items():
         here = [name for name in names if name in objects]
         if here:
-            page.append(f"## {family[0].upper()}{family[1:]}\n")
+            is_name = family.startswith("pgai")
+            page.append(f"## {family if is_name else family[0].upper() + family[1:]}\n")
         for name in here:
             page.append(f"### {name}\n")
             page.extend(objects.pop(name))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 Conn = psycopg.Connection[Any]
 
 # Hot SQL functions that PostgreSQL must inline go without a pinned search_path: it would
@@ -126,6 +128,21 @@ def test_every_function_pins_its_search_path(conn: Conn) -> None:
         """,
     )
     assert sorted(loose) == sorted(INLINED)
+
+
+def test_our_functions_in_pgais_schema_are_pinned_and_commented(conn: Conn) -> None:
+    sql = "\n".join(path.read_text() for path in (ROOT / "sql").glob("*.sql"))
+    ours = sorted(set(re.findall(r"create or replace function ai\.(\w+)", sql)))
+    query = """
+        select p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc') is not null,
+          exists (select from unnest(p.proconfig) as c (setting) where c.setting ~ '^search_path=')
+        from pg_proc as p
+        where p.pronamespace = 'ai'::regnamespace and p.proname = any (%s)
+    """
+    rows = conn.execute(query, (ours,)).fetchall()
+    assert {name for name, _, pinned in rows if not pinned} == set()
+    commented = {name.partition("(")[0].removeprefix("ai.") for name, has, _ in rows if has}
+    assert commented == {name for name in ours if not name.startswith("_")}
 
 
 def test_the_private_schema_comes_last_on_no_path(conn: Conn) -> None:
