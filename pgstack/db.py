@@ -22,9 +22,7 @@ LOCK_INSTALL = 2
 OPTIONS = "-c default_transaction_isolation=read\\ committed -c datestyle=ISO"
 
 
-def connect(
-    dsn: str, *, autocommit: bool = False, application_name: str = "pgstack"
-) -> Connection:
+def connect(dsn: str, *, autocommit: bool = False, application_name: str = "pgstack") -> Connection:
     """Open a connection, or raise :class:`~pgstack.errors.Unreachable`."""
     try:
         return psycopg.connect(

@@ -139,7 +139,10 @@ def _one_transaction(conn: Connection) -> Iterator[Any]:
     from sqlalchemy.pool import StaticPool
 
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: conn, poolclass=StaticPool, pool_reset_on_return=None
+        "postgresql+psycopg://",
+        creator=lambda: conn,
+        poolclass=StaticPool,
+        pool_reset_on_return=None,
     )
     # The engine is not disposed of: that would close the caller's connection.
     with engine.connect() as sa_connection, sa_connection.begin():
@@ -204,9 +207,7 @@ def _update_extension(
 ) -> tuple[str, str]:
     try:
         with conn.transaction():
-            conn.execute(
-                sql.SQL("alter extension {} update").format(sql.Identifier(recipe.name))
-            )
+            conn.execute(sql.SQL("alter extension {} update").format(sql.Identifier(recipe.name)))
     except psycopg.Error as exc:
         reason = (exc.diag.message_primary or str(exc)).strip()
         hint = f"as its owner: alter extension {recipe.name} update"

@@ -12,6 +12,7 @@ from typing import Final, LiteralString
 WORKER_START: Final[LiteralString] = "select _pgstack.worker_start(%s, %s, %s)"
 WORKER_STOP: Final[LiteralString] = "select _pgstack.worker_stop(%s)"
 WORKER_SWEEP: Final[LiteralString] = "select _pgstack.worker_sweep(), _pgstack.request_sweep()"
+WORKER_PRESENT: Final[LiteralString] = "select _pgstack.worker_present()"
 WORK_RENEW: Final[LiteralString] = "select _pgstack.work_renew(%s)"
 
 # Worker: questions from SQL (the bridge).
@@ -51,3 +52,93 @@ WORK_PROBLEMS: Final[LiteralString] = (
 INDEX_DUE: Final[LiteralString] = "select name, statement from _pgstack.index_due()"
 INDEX_LOCK: Final[LiteralString] = "select pg_try_advisory_lock(1885827956, 3)"
 INDEX_UNLOCK: Final[LiteralString] = "select pg_advisory_unlock(1885827956, 3)"
+
+# Search and answers.
+SEARCH: Final[LiteralString] = (
+    "select rank, id, chunk_seq, chunk, score, start_char, end_char "
+    "from pgstack.search(%(vectorizer)s::text, %(query)s::text, %(k)s::int, %(mode)s::text, "
+    "%(filter)s::jsonb) order by rank"
+)
+ASK: Final[LiteralString] = (
+    "select answer, citations, model, duration "
+    "from pgstack.ask(%(vectorizer)s::text, %(question)s::text, %(k)s::int, %(model)s::text)"
+)
+ASK_MODEL: Final[LiteralString] = "select _pgstack.model_name(%(model)s::text, 'generation_model')"
+ASK_SOURCES: Final[LiteralString] = (
+    "select _pgstack.ask_sources(%(vectorizer)s::text, %(question)s::text, %(k)s::int)"
+)
+ASK_MESSAGES: Final[LiteralString] = (
+    "select _pgstack.ask_messages(%(sources)s::jsonb, %(question)s::text)"
+)
+ASK_CITATIONS: Final[LiteralString] = (
+    "select _pgstack.citations(%(sources)s::jsonb, %(answer)s::text)"
+)
+
+# The DBA's verbs.
+VECTORIZERS: Final[LiteralString] = (
+    "select id, name, source, target, view, model, dimensions, state, pending, leased, waiting, "
+    "failed, lag, embedded_rows, embedded_chunks, rows_per_second, index, last_success_at, "
+    "last_error_at, last_error from pgstack.vectorizer_status order by name"
+)
+VECTORIZER_ID: Final[LiteralString] = "select (_pgstack.vectorizer_plan(%s::text)).id"
+VECTORIZER_CREATE: Final[LiteralString] = (
+    "select pgstack.create_vectorizer(%(source)s::oid::regclass, %(columns)s::name[], "
+    "name => %(name)s::text, model => %(model)s::text, dimensions => %(dimensions)s::int, "
+    "chunking => %(chunking)s::text, chunk_size => %(chunk_size)s::int, "
+    "chunk_overlap => %(chunk_overlap)s::int, template => %(template)s::text, "
+    "destination => %(destination)s::name, embedding_column => %(embedding_column)s::name, "
+    "index => %(index)s::text)"
+)
+VECTORIZER_PAUSE: Final[LiteralString] = "select pgstack.pause_vectorizer(%s::text)"
+VECTORIZER_RESUME: Final[LiteralString] = "select pgstack.resume_vectorizer(%s::text)"
+VECTORIZER_RETRY: Final[LiteralString] = "select pgstack.retry_vectorizer(%s::text)"
+VECTORIZER_DROP: Final[LiteralString] = "select pgstack.drop_vectorizer(%s::text, %s::boolean)"
+WAIT_UNTIL_FRESH: Final[LiteralString] = (
+    "select pgstack.wait_until_fresh(%s::text, %s::interval)"
+)
+
+# What creating a vectorizer would do.
+VECTORIZER_FACTS: Final[LiteralString] = (
+    "select _pgstack.vectorizer_name(%(name)s::text, c.relname), "
+    "format('%%I.%%I', n.nspname, c.relname), "
+    "case when %(embedding_column)s::text is not null "
+    "then format('column %%I of the source', %(embedding_column)s::text) "
+    "else format('%%I.%%I', n.nspname, coalesce(%(destination)s::text, "
+    "coalesce(%(name)s::text, c.relname) || '_embedding') || '_store') end, "
+    "_pgstack.model_name(%(model)s::text, 'embedding_model'), "
+    "case when %(index)s::text = 'auto' then _pgstack.setting_value('index_method') "
+    "else %(index)s::text end, _pgstack.setting_value('index_min_rows')::bigint "
+    "from pg_class as c join pg_namespace as n on n.oid = c.relnamespace "
+    "where c.oid = %(source)s::oid"
+)
+VECTORIZER_CHECK: Final[LiteralString] = (
+    "select _pgstack.check_source(%(source)s::oid::regclass, %(columns)s::name[]), "
+    "coalesce(%(template)s::text, _pgstack.default_template(%(columns)s::name[])), "
+    "_pgstack.chunking_config("
+    "%(chunking)s::text, %(chunk_size)s::int, %(chunk_overlap)s::int)"
+)
+VECTORIZER_TAKEN: Final[LiteralString] = (
+    "select v.name from ai.vectorizer as v join pg_class as c on c.oid = %(source)s::oid "
+    "where v.name = _pgstack.vectorizer_name(%(name)s::text, c.relname)"
+)
+TABLE_NAMED: Final[LiteralString] = (
+    "select c.oid from pg_class as c join pg_namespace as n on n.oid = c.relnamespace "
+    "where c.relkind in ('r', 'p', 'v', 'm', 'f') and (c.relname = %(name)s::text "
+    "and pg_table_is_visible(c.oid) or n.nspname || '.' || c.relname = %(name)s::text "
+    "or format('%%I.%%I', n.nspname, c.relname) = %(name)s::text) "
+    "order by pg_table_is_visible(c.oid) and c.relname = %(name)s::text desc limit 1"
+)
+TABLE_ESTIMATE: Final[LiteralString] = (
+    "select c.relname, n.nspname, c.reltuples::float8 from pg_class as c "
+    "join pg_namespace as n on n.oid = c.relnamespace where c.oid = %s::oid"
+)
+CHUNK_SAMPLE: Final[LiteralString] = (
+    "select array(select c.chunk from pgstack.chunk("
+    "t.body, %(method)s::text, %(size)s::int, %(overlap)s::int) as c order by c.seq) "
+    "from (select r.{column}::text as body from {table} as r "
+    "tablesample system ({share}) limit %(rows)s) as t"
+)
+EMBED_LENGTH: Final[LiteralString] = (
+    "select max(cardinality(e.embedding::real[])) "
+    "from pgstack.embed_many(%(texts)s::text[], %(model)s::text) as e"
+)

@@ -82,9 +82,7 @@ def cloned(home: Home, template: str) -> Iterator[str]:
         try:
             yield postgres.dsn(home, name)
         finally:
-            admin.execute(
-                sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
-            )
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

@@ -155,9 +155,7 @@ async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
 
-async def _listen(
-    session: Session, listener: psycopg.AsyncConnection[Any], bridge: Bridge
-) -> None:
+async def _listen(session: Session, listener: psycopg.AsyncConnection[Any], bridge: Bridge) -> None:
     async for notice in listener.notifies():
         match notice.channel:
             case "pgstack_request":
@@ -176,7 +174,8 @@ async def _maintain(session: Session, bridge: Bridge) -> None:
         await asyncio.sleep(RENEW_SECONDS)
         await bridge.renew()
         await session.fetch(queries.WORK_RENEW, session.worker)
-        await session.fetch(queries.PREPARE)
+        if await session.value(queries.PREPARE):
+            session.work.set()  # their queues were filled before they could wake us
         beat += 1
         if beat % SWEEP_EVERY == 0:
             await session.fetch(queries.WORKER_SWEEP)
