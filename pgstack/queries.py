@@ -142,3 +142,23 @@ EMBED_LENGTH: Final[LiteralString] = (
     "select max(cardinality(e.embedding::real[])) "
     "from pgstack.embed_many(%(texts)s::text[], %(model)s::text) as e"
 )
+
+# doctor.
+REVISION: Final[LiteralString] = "select version_num from _pgstack.alembic_version"
+MODELS: Final[LiteralString] = "select name from pgstack.models()"
+SETTING: Final[LiteralString] = "select _pgstack.setting_value(%s)"
+ROLE_RIGHTS: Final[LiteralString] = (
+    "select r.rolname, r.rolsuper or r.rolbypassrls, "
+    "has_table_privilege('_pgstack.work', 'select, insert, update, delete') "
+    "and has_table_privilege('_pgstack.worker', 'insert') "
+    "from pg_roles as r where r.rolname = current_user"
+)
+VECTORIZER_HEALTH: Final[LiteralString] = (
+    "select name, state, failed, last_error from pgstack.vectorizer_status order by name"
+)
+WORK_READABLE: Final[LiteralString] = "select has_table_privilege('_pgstack.work', 'select')"
+ORPHANED_LEASES: Final[LiteralString] = (
+    "select count(*) from _pgstack.work as w where w.state = 'leased' and "
+    "(w.due_at < clock_timestamp() or not exists "
+    "(select from _pgstack.worker as o where o.id = w.worker))"
+)

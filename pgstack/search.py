@@ -1,0 +1,165 @@
+"""Search, and answers with citations, over one vectorizer.
+
+Data in and out
+    ``k``       int from 1; chunks wanted
+    ``mode``    "hybrid", "vector" (meaning) or "text" (words)
+    ``filter``  {column: value}; all of them must be equal
+    returns     frozen dataclasses, the best first; ``id`` is the source row's key, {"id": 7}
+
+Nothing here opens a connection or commits.  Give :func:`answer_pieces` a connection in
+autocommit mode: no transaction should stay open while a model talks.
+
+Raises
+    UnknownVectorizer, NoWorker, ModelNotFound ...   whatever the SQL function raises (PS0nn)
+    UsageError                                       pgstack is not installed there, bad argument
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+from pgstack import queries
+from pgstack.db import Connection
+from pgstack.errors import UsageError
+from pgstack.vectorizers import understood
+
+# Asks a model for the next message of a chat: (model, messages) -> its pieces.
+Chat = Callable[[str, list[dict[str, Any]]], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One chunk that fits a query; ``start_char`` and ``end_char`` lie in the source text."""
+
+    rank: int
+    id: dict[str, Any]
+    chunk_seq: int
+    chunk: str
+    score: float
+    start_char: int | None
+    end_char: int | None
+
+
+@dataclass(frozen=True)
+class Citation:
+    """One numbered source of an answer; ``cited`` is false when the answer names none."""
+
+    number: int
+    id: dict[str, Any]
+    chunk_seq: int
+    chunk: str
+    start_char: int | None
+    end_char: int | None
+    score: float
+    cited: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered; None when nothing was found to answer from."""
+
+    answer: str | None
+    citations: list[Citation]
+    model: str
+    duration: timedelta
+
+
+def search(
+    conn: Connection,
+    vectorizer: str,
+    query: str,
+    *,
+    k: int = 10,
+    mode: str = "hybrid",
+    filter: Mapping[str, Any] | None = None,
+) -> list[Hit]:
+    """Return up to ``k`` chunks that fit ``query``."""
+    params = {
+        "vectorizer": vectorizer,
+        "query": query,
+        "k": k,
+        "mode": mode,
+        "filter": None if filter is None else Jsonb(dict(filter)),
+    }
+    with understood(), conn.cursor(row_factory=class_row(Hit)) as cur:
+        return cur.execute(queries.SEARCH, params).fetchall()
+
+
+def ask(
+    conn: Connection, vectorizer: str, question: str, *, k: int = 5, model: str | None = None
+) -> Answer:
+    """Return a model's answer from the ``k`` best chunks."""
+    params = {"vectorizer": vectorizer, "question": question, "k": k, "model": model}
+    with understood(), conn.cursor(row_factory=dict_row) as cur:
+        row = cur.execute(queries.ASK, params).fetchone()
+    if row is None:
+        raise UsageError("a question is needed", hint="pgstack ask NAME QUESTION")
+    return Answer(row["answer"], _citations(row["citations"]), row["model"], row["duration"])
+
+
+def answer_pieces(
+    conn: Connection,
+    vectorizer: str,
+    question: str,
+    *,
+    chat: Chat,
+    k: int = 5,
+    model: str | None = None,
+) -> Iterator[str | Answer]:
+    """Yield an answer piece by piece as the model writes it, and last an :class:`Answer`.
+
+    The same sources, prompt and citations as :func:`ask`; only the model's part does not
+    pass through the database.
+    """
+    began = time.monotonic()
+    params = {"vectorizer": vectorizer, "question": question, "k": k, "model": model}
+    with understood():
+        chosen = _value(conn, queries.ASK_MODEL, params)
+        sources = _value(conn, queries.ASK_SOURCES, params)
+        messages = _value(
+            conn, queries.ASK_MESSAGES, {"sources": Jsonb(sources), "question": question}
+        )
+    text = ""
+    if sources:
+        for piece in chat(chosen, messages):
+            text += piece
+            yield piece
+    with understood():
+        cited = _value(conn, queries.ASK_CITATIONS, {"sources": Jsonb(sources), "answer": text})
+    duration = timedelta(seconds=time.monotonic() - began)
+    yield Answer(text.strip() if sources else None, _citations(cited), chosen, duration)
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Return a filter written as a JSON object."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise UsageError(
+            f"the filter is no JSON: {exc}", hint="""--filter '{"status": "open"}'"""
+        ) from exc
+    if not isinstance(value, dict):
+        raise UsageError(
+            "the filter is no JSON object", hint="""--filter '{"status": "open"}'"""
+        )
+    return value
+
+
+def _value(conn: psycopg.Connection[Any], query: Any, params: Mapping[str, Any]) -> Any:
+    row = conn.execute(query, params).fetchone()
+    return row[0] if row else None
+
+
+def _citations(rows: list[dict[str, Any]]) -> list[Citation]:
+    return [Citation(**row) for row in rows]
