@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgstack.embedded import conf, postgres, tree
+from pgstack.embedded import postgres, tree
 from pgstack.embedded.home import Home
 from pgstack.errors import EmbeddedError, UsageError
 
@@ -69,16 +69,6 @@ def test_words_with_accents_are_words(shared: Home, query: Query) -> None:
 
 def test_order_is_by_code_point(shared: Home, query: Query) -> None:
     assert query(shared, "select min(x) from (values ('a'), ('B')) as v (x)") == "B"
-
-
-def test_a_small_container_is_not_overcommitted() -> None:
-    text = conf.text(tcp_port=None, settings={})
-    assert "dynamic_shared_memory_type" in text
-
-
-def test_a_setting_may_hold_any_text() -> None:
-    text = conf.text(tcp_port=None, settings={"cluster_name": "it's\\\n"})
-    assert "cluster_name = 'it''s\\\\\\n'\n" in text
 
 
 def test_databases_of_any_name(running: Home, query: Query) -> None:

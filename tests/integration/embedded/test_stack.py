@@ -278,6 +278,16 @@ def test_up_mends_a_killed_server(home: Home) -> None:
     assert found.worker.running
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("python", "other"), [("/bin/true", True), ("/bin/false", False)])
+def test_root_hands_the_supervisor_to_a_user_who_can_run_it(
+    running: Home, monkeypatch: pytest.MonkeyPatch, python: str, other: bool
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    who = stack._supervisor_account(running)
+    assert who.uid == (running.data.stat().st_uid if other else 0)
+
+
 @pytest.mark.usefixtures("stand_ins")
 def test_log_files(home: Home) -> None:
     assert stack.log_files(home) == {}
