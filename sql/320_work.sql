@@ -626,6 +626,35 @@ $$;
 comment on function _pgstack.worker_stop(uuid) is
 'A worker''s farewell: what it holds goes back at once.';
 
+-- Leases and pauses of keys that are no longer queued: the table was truncated meanwhile.
+create or replace function _pgstack.work_sweep(id integer)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_sweep.id);
+begin
+  if to_regclass(_plan.queue) is null then
+    return;
+  end if;
+  execute format(
+    $sql$
+    delete from _pgstack.work as w
+    where w.vectorizer_id = $1 and w.state <> 'failed' and w.due_at < clock_timestamp()
+      and not exists (
+        select from %s as r, jsonb_to_record(w.key) as k (%s) where %s
+      )
+    $sql$,
+    _plan.queue, _plan.key_record, _plan.key_match
+  ) using work_sweep.id;
+end;
+$$;
+
+comment on function _pgstack.work_sweep(integer) is
+'Forgets overdue leases and pauses of keys that are not queued any more.';
+
 -- Workers that died: their connection is gone, so what they hold goes back now and not
 -- when the lease ends.
 create or replace function _pgstack.worker_sweep()
@@ -650,15 +679,18 @@ begin
     perform _pgstack.worker_stop(_dead);
     _swept := _swept + 1;
   end loop;
-  -- Long overdue means no longer queued: the table was truncated, or the row went.
-  delete from _pgstack.work as w
-  where w.state <> 'failed' and w.due_at < clock_timestamp() - interval '10 minutes';
+  perform _pgstack.work_sweep(o.vectorizer_id)
+  from (
+    select distinct w.vectorizer_id
+    from _pgstack.work as w
+    where w.state <> 'failed' and w.due_at < clock_timestamp()
+  ) as o;
   return _swept;
 end;
 $$;
 
 comment on function _pgstack.worker_sweep() is
-'Takes back what dead workers hold. Returns how many were dead.';
+'Takes back what dead workers hold and forgets what is no longer queued. Returns how many workers were dead.';
 
 -- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer().
 -- One that cannot be prepared now (busy, or not ours) still runs, and is tried again.

