@@ -111,15 +111,15 @@ def test_lone_dollar(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize(
-    "template",
+    "text",
     ["$chunk", "$title: $chunk", "${title}$$ ${chunk}", "$chunk $chunk"],
 )
-def test_check_accepts(conn: Conn, template: str) -> None:
-    conn.execute("select _pgstack.check_template(%s, array['title', 'body'])", (template,))
+def test_check_accepts(conn: Conn, text: str) -> None:
+    conn.execute("select _pgstack.check_template(%s, array['title', 'body'])", (text,))
 
 
 @pytest.mark.parametrize(
-    ("template", "columns", "names"),
+    ("text", "columns", "names"),
     [
         (None, ["title"], "null"),
         ("", ["title"], "$chunk"),
@@ -132,8 +132,6 @@ def test_check_accepts(conn: Conn, template: str) -> None:
         ("$chunk $title", None, "$title"),
     ],
 )
-def test_check_refuses(
-    conn: Conn, template: str | None, columns: list[str] | None, names: str
-) -> None:
-    error = refused(conn, "select _pgstack.check_template(%s, %s::text[])", (template, columns))
+def test_check_refuses(conn: Conn, text: str | None, columns: list[str] | None, names: str) -> None:
+    error = refused(conn, "select _pgstack.check_template(%s, %s::text[])", (text, columns))
     assert names in (error.diag.message_primary or "")
