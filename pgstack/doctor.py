@@ -176,7 +176,7 @@ class _Database:
     bridge_works: bool = False
 
     @property
-    def install(self) -> str:
+    def mend_install(self) -> str:
         return f"pgstack install{self.option}"
 
     def _row(self, query: str, *params: object) -> tuple[object, ...]:
@@ -217,7 +217,7 @@ class _Database:
             if found.available is None:
                 lacks, mend = "not on this server", f"install {recipe.name} on the server"
             else:
-                lacks, mend = "not installed", self.install
+                lacks, mend = "not installed", self.mend_install
             return Finding(name, bad, f"{lacks}; without it {recipe.without}", mend)
         if install.version_key(found.installed) < install.version_key(recipe.minimum):
             old = f"{found.installed} is older than {recipe.minimum}"
@@ -225,7 +225,7 @@ class _Database:
         problem = self._probe(recipe.probe_sql(found.schema))
         if problem is not None:
             said = f"{found.installed} does not work: {problem}; without it {recipe.without}"
-            return Finding(name, bad, said, self.install)
+            return Finding(name, bad, said, self.mend_install)
         return Finding(name, "ok", found.installed)
 
     def _probe(self, probe: str) -> str | None:
@@ -238,31 +238,41 @@ class _Database:
     def pgai(self) -> Findings:
         wanted = importlib.metadata.version("pgai")
         if self._row("select to_regclass('ai.pgai_lib_version') is not null")[0] is not True:
-            yield Finding("pgai", "error", "its catalogue (schema ai) is missing", self.install)
+            yield Finding(
+                "pgai", "error", "its catalogue (schema ai) is missing", self.mend_install
+            )
             return
         found = self._row("select version from ai.pgai_lib_version where name = 'ai'")[0]
         if install.version_key(str(found)) < install.version_key(wanted):
-            yield Finding("pgai", "warning", f"{found} is older than {wanted}", self.install)
+            yield Finding("pgai", "warning", f"{found} is older than {wanted}", self.mend_install)
         else:
             yield Finding("pgai", "ok", str(found))
 
     def pgstack(self) -> Findings:
         version = install.installed_version(self.conn)
         if version is None:
-            yield Finding("pgstack", "error", "not installed in this database", self.install)
+            yield Finding("pgstack", "error", "not installed in this database", self.mend_install)
             return
         self.installed = True
+        if install.version_key(version) > install.version_key(__version__):
+            said = f"the database has {version}, newer than this {__version__}"
+            yield Finding("pgstack", "error", said, "pip install --upgrade pgstack")
+        elif version != __version__:
+            said = f"the database has {version}, older than this {__version__}"
+            yield Finding("pgstack", "error", said, self.mend_install)
+        else:
+            yield self._revision(version)
+
+    def _revision(self, version: str) -> Finding:
+        if not self._row(queries.REVISION_READABLE)[0]:
+            return Finding("pgstack", "ok", version)
         from pgstack import migrations
 
         revision, newest = str(self._row(queries.REVISION)[0]), migrations.head()
-        if install.version_key(version) > install.version_key(__version__) or revision > newest:
-            said = f"the database has {version} (revision {revision}), newer than {__version__}"
-            yield Finding("pgstack", "error", said, "pip install --upgrade pgstack")
-        elif (version, revision) != (__version__, newest):
-            said = f"the database has {version} (revision {revision}); this is {__version__}"
-            yield Finding("pgstack", "error", f"{said} (revision {newest})", self.install)
-        else:
-            yield Finding("pgstack", "ok", f"{version}, revision {revision}")
+        if revision == newest:
+            return Finding("pgstack", "ok", f"{version}, tables at revision {revision}")
+        said = f"{version}: tables at revision {revision}, the newest is {newest}"
+        return Finding("pgstack", "error", said, self.mend_install)
 
     def role(self) -> Findings:
         user, sees_all, writes = self._row(queries.ROLE_RIGHTS)
@@ -278,7 +288,7 @@ class _Database:
     def bridge(self) -> Findings:
         if "dblink" not in install.extension_schemas(self.conn):
             yield Finding(
-                "bridge", "error", "dblink is missing: SQL cannot call models", self.install
+                "bridge", "error", "dblink is missing: SQL cannot call models", self.mend_install
             )
             return
         problem = install.bridge_problem(self.conn)
@@ -286,7 +296,7 @@ class _Database:
         if problem is None:
             yield Finding("bridge", "ok", "SQL functions reach the worker")
         else:
-            yield Finding("bridge", "error", f"it cannot log in: {problem}", self.install)
+            yield Finding("bridge", "error", f"it cannot log in: {problem}", self.mend_install)
 
     def worker(self) -> Findings:
         self.worker_present = bool(self._row(queries.WORKER_PRESENT)[0])
@@ -307,7 +317,7 @@ class _Database:
         yield Finding("model server", "ok", said)
         for setting, blame in (("embedding_model", "error"), ("generation_model", "warning")):
             wanted = str(self._row(queries.SETTING, setting)[0])
-            if not _has_model(names, wanted):
+            if not target.has_model(names, wanted):
                 said = f"{wanted} (setting {setting}) is not on the model server"
                 yield Finding(
                     "model",
@@ -338,8 +348,3 @@ class _Database:
             said = f"{orphans} rows are held by workers that are gone"
             once = f"pgstack worker --once{self.option}"
             yield Finding("leases", "warning", said, f"{once}   # a running worker takes them over")
-
-
-def _has_model(names: list[str], wanted: str) -> bool:
-    """Tell whether a model is there; Ollama takes a name without a tag for :latest."""
-    return wanted in names or f"{wanted}:latest" in names or wanted.removesuffix(":latest") in names

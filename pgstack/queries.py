@@ -73,6 +73,12 @@ ASK_MESSAGES: Final[LiteralString] = (
 ASK_CITATIONS: Final[LiteralString] = (
     "select _pgstack.citations(%(sources)s::jsonb, %(answer)s::text)"
 )
+COLLECTIONS: Final[LiteralString] = "pgstack_collections"
+COLLECTION_TABLE: Final[LiteralString] = (
+    "select v.source_table from ai.vectorizer as v "
+    "where v.id = (_pgstack.vectorizer_plan(%s::text)).id "
+    "and v.source_schema = 'pgstack_collections'"
+)
 
 # The DBA's verbs.
 VECTORIZERS: Final[LiteralString] = (
@@ -93,9 +99,7 @@ VECTORIZER_PAUSE: Final[LiteralString] = "select pgstack.pause_vectorizer(%s::te
 VECTORIZER_RESUME: Final[LiteralString] = "select pgstack.resume_vectorizer(%s::text)"
 VECTORIZER_RETRY: Final[LiteralString] = "select pgstack.retry_vectorizer(%s::text)"
 VECTORIZER_DROP: Final[LiteralString] = "select pgstack.drop_vectorizer(%s::text, %s::boolean)"
-WAIT_UNTIL_FRESH: Final[LiteralString] = (
-    "select pgstack.wait_until_fresh(%s::text, %s::interval)"
-)
+WAIT_UNTIL_FRESH: Final[LiteralString] = "select pgstack.wait_until_fresh(%s::text, %s::interval)"
 
 # What creating a vectorizer would do.
 VECTORIZER_FACTS: Final[LiteralString] = (
@@ -144,12 +148,16 @@ EMBED_LENGTH: Final[LiteralString] = (
 )
 
 # doctor.
+REVISION_READABLE: Final[LiteralString] = (
+    "select has_table_privilege('_pgstack.alembic_version', 'select')"
+)
 REVISION: Final[LiteralString] = "select version_num from _pgstack.alembic_version"
 MODELS: Final[LiteralString] = "select name from pgstack.models()"
 SETTING: Final[LiteralString] = "select _pgstack.setting_value(%s)"
 ROLE_RIGHTS: Final[LiteralString] = (
     "select r.rolname, r.rolsuper or r.rolbypassrls, "
-    "has_table_privilege('_pgstack.work', 'select, insert, update, delete') "
+    "has_table_privilege('_pgstack.work', 'select') "
+    "and has_table_privilege('_pgstack.work', 'insert') "
     "and has_table_privilege('_pgstack.worker', 'insert') "
     "from pg_roles as r where r.rolname = current_user"
 )

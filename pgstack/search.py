@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
@@ -47,6 +48,14 @@ class Hit:
     score: float
     start_char: int | None
     end_char: int | None
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a row of a collection was read from."""
+
+    uri: str
+    title: str | None
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,22 @@ def answer_pieces(
     yield Answer(text.strip() if sources else None, _citations(cited), chosen, duration)
 
 
+def documents(
+    conn: Connection, vectorizer: str, keys: Iterable[Mapping[str, Any]]
+) -> dict[int, Document]:
+    """Return the documents with these keys, by id; none when this is no collection."""
+    with understood():
+        row = conn.execute(queries.COLLECTION_TABLE, (vectorizer,)).fetchone()
+        if row is None:
+            return {}
+        query = sql.SQL("select id, uri, title from {} where id = any (%s)").format(
+            sql.Identifier(queries.COLLECTIONS, row[0])
+        )
+        ids = [key["id"] for key in keys]
+        rows = conn.execute(query, (ids,)).fetchall()
+    return {number: Document(uri, title) for number, uri, title in rows}
+
+
 def parse_filter(text: str | None) -> dict[str, Any] | None:
     """Return a filter written as a JSON object."""
     if text is None:
@@ -150,9 +175,7 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
             f"the filter is no JSON: {exc}", hint="""--filter '{"status": "open"}'"""
         ) from exc
     if not isinstance(value, dict):
-        raise UsageError(
-            "the filter is no JSON object", hint="""--filter '{"status": "open"}'"""
-        )
+        raise UsageError("the filter is no JSON object", hint="""--filter '{"status": "open"}'""")
     return value
 
 

@@ -27,11 +27,12 @@ from psycopg.rows import class_row
 
 from pgstack import queries
 from pgstack.db import Connection
-from pgstack.errors import PgstackError, UnknownVectorizer, UsageError, translated
+from pgstack.errors import NoWorker, PgstackError, UnknownVectorizer, UsageError, translated
 
 SAMPLE_ROWS = 500
 COUNT_UP_TO = 200_000  # beyond that, PostgreSQL's own estimate will do
 SPEED_TEXTS = 8
+PATIENCE_SECONDS = 3.0  # a worker may be just starting
 
 METHODS = ("recursive", "character", "none")
 
@@ -142,11 +143,22 @@ def status(conn: Connection, name: str) -> Status:
     """Return one vectorizer, found by its name or by its table's."""
     with understood():
         row = conn.execute(queries.VECTORIZER_ID, (name,)).fetchone()
-        wanted = row[0] if row else None
+    return status_by_id(conn, row[0] if row else 0)
+
+
+def status_by_id(conn: Connection, number: int) -> Status:
+    """Return one vectorizer, found by its id."""
     for found in statuses(conn):
-        if found.id == wanted:
+        if found.id == number:
             return found
-    raise UnknownVectorizer(f'there is no vectorizer "{name}"', hint="pgstack vectorizer list")
+    raise UnknownVectorizer(f"there is no vectorizer {number}", hint="pgstack vectorizer list")
+
+
+def default_model(conn: Connection, setting: str) -> str:
+    """Return the model that a setting names: embedding_model or generation_model."""
+    with understood():
+        row = conn.execute(queries.SETTING, (setting,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def pause(conn: Connection, name: str) -> None:
@@ -179,6 +191,41 @@ def wait_until_fresh(conn: Connection, name: str, *, seconds: float) -> bool:
     with understood():
         row = conn.execute(queries.WAIT_UNTIL_FRESH, (name, timedelta(seconds=seconds))).fetchone()
     return bool(row and row[0])
+
+
+def follow(conn: Connection, name: str, *, every: float = 0.25) -> Iterator[Status]:
+    """Yield how things stand, again and again, until nothing is left to embed.
+
+    Raises NoWorker when nobody works on it, PgstackError when it cannot run.
+    """
+    alone_since = None
+    while True:
+        now = status(conn, name)
+        yield now
+        if now.state == "fresh" or not now.pending:
+            return
+        if now.state in ("blocked", "paused"):
+            raise PgstackError(
+                f"vectorizer {name} is {now.state}"
+                + (f": {now.last_error}" if now.last_error else ""),
+                hint=f"pgstack vectorizer {'resume' if now.state == 'paused' else 'retry'} {name}",
+            )
+        alone_since = (alone_since or time.monotonic()) if now.state == "no worker" else None
+        if alone_since and time.monotonic() - alone_since > PATIENCE_SECONDS:
+            raise NoWorker(
+                f"no worker is connected, so {now.pending} rows of {name} wait",
+                hint="pgstack worker -d URL   # embedded stack: pgstack up",
+            )
+        time.sleep(every)
+
+
+def problems(
+    conn: Connection, names: Sequence[str] | None = None
+) -> list[tuple[str, str | None, int]]:
+    """Return name, last error and failed rows of every vectorizer that has something undone."""
+    with understood():
+        params = {"names": None if names is None else list(names)}
+        return conn.execute(queries.WORK_PROBLEMS, params).fetchall()
 
 
 def find_table(conn: Connection, table: str) -> int:
@@ -251,7 +298,7 @@ def _facts(conn: Connection, source: int, columns: Sequence[str], options: Optio
     row = conn.execute(queries.VECTORIZER_FACTS, params).fetchone()
     if row is None:
         raise UsageError("the table is gone", hint="pgstack vectorizer list")
-    return _Facts(*row, problem=_problem(conn, params))
+    return _Facts(*[*row, _problem(conn, params)])
 
 
 def _problem(conn: Connection, params: dict[str, Any]) -> str | None:
@@ -297,9 +344,7 @@ def _sample(conn: Connection, source: int, column: str, options: Options) -> lis
     return [row[0] for row in conn.execute(query, params).fetchall()]
 
 
-def _speed(
-    conn: Connection, chunks: list[str], model: str
-) -> tuple[int | None, float | None]:
+def _speed(conn: Connection, chunks: list[str], model: str) -> tuple[int | None, float | None]:
     """Let the model embed a few chunks: return its dimensions and its chunks a second.
 
     Twice, because the first call may load the model.

@@ -1,0 +1,1 @@
+"""The ``pgstack`` command: parse, call the library, print."""
