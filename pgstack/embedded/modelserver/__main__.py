@@ -12,6 +12,7 @@ ends.  SIGTERM and SIGINT end it cleanly.  Exit codes: 0 ok, 1 failed, 2 wrong u
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ipaddress
 import os
 import signal
@@ -95,8 +96,9 @@ def _serve(args: argparse.Namespace) -> int:
     listener = _listen(args.host, args.port)
     if args.exit_on_eof:
         threading.Thread(target=_end_on_eof, daemon=True).start()
-    app = _deterministic_app(args) if args.deterministic else _real_app(args.models_dir)
-    _run(app, listener, args.url_file)
+    stopping = asyncio.Event()
+    app = _deterministic_app(args, stopping) if args.deterministic else _real_app(args, stopping)
+    _run(app, stopping, listener, args.url_file)
     return 0
 
 
@@ -136,25 +138,27 @@ def _end_on_eof() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _deterministic_app(args: argparse.Namespace) -> ASGIApp:
+def _deterministic_app(args: argparse.Namespace, stopping: asyncio.Event) -> ASGIApp:
     from pgstack.embedded.modelserver.app import create_app
     from pgstack.embedded.modelserver.deterministic import Deterministic, FaultyTransport
 
     backend = Deterministic(dimensions=args.dims, mode=args.vectors, latency_ms=args.latency_ms)
-    return FaultyTransport(create_app(backend, backend.control_routes()), backend)
+    return FaultyTransport(create_app(backend, stopping, backend.control_routes()), backend)
 
 
-def _real_app(models_dir: Path) -> ASGIApp:
+def _real_app(args: argparse.Namespace, stopping: asyncio.Event) -> ASGIApp:
     # Before xllamacpp is imported: idle OpenMP threads must sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pgstack.embedded.modelserver.app import create_app
     from pgstack.embedded.modelserver.engine import Engine
 
-    download.sweep(models_dir)
-    return create_app(Engine(models_dir))
+    download.sweep(args.models_dir)
+    return create_app(Engine(args.models_dir), stopping)
 
 
-def _run(app: ASGIApp, listener: socket.socket, url_file: Path | None) -> None:
+def _run(
+    app: ASGIApp, stopping: asyncio.Event, listener: socket.socket, url_file: Path | None
+) -> None:
     """Serve on ``listener`` until SIGTERM or SIGINT."""
     import uvicorn
 
@@ -167,6 +171,10 @@ def _run(app: ASGIApp, listener: socket.socket, url_file: Path | None) -> None:
             print(f"listening on {url}", file=sys.stderr, flush=True)
             if url_file is not None:
                 _write_atomically(url_file, url)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            stopping.set()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,

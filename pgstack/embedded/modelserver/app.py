@@ -8,6 +8,7 @@ Nothing here logs what was asked or answered.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -60,8 +61,10 @@ API_VERSION = "0.12.0"
 type Endpoint = Callable[[Request, Backend], Awaitable[Response]]
 
 
-def create_app(backend: Backend, extra_routes: Sequence[Route] = ()) -> Starlette:
-    """Return the ASGI application that serves ``backend``."""
+def create_app(
+    backend: Backend, stopping: asyncio.Event, extra_routes: Sequence[Route] = ()
+) -> Starlette:
+    """Return the ASGI application that serves ``backend``; ``stopping`` ends open requests."""
 
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
         async def handler(request: Request) -> Response:
@@ -90,7 +93,9 @@ def create_app(backend: Backend, extra_routes: Sequence[Route] = ()) -> Starlett
         *extra_routes,
     ]
     handlers = {ApiError: api_error, HTTPException: http_error, ClientDisconnect: client_gone}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.state.stopping = stopping
+    return app
 
 
 # -- small endpoints -------------------------------------------------------------------

@@ -71,12 +71,6 @@ class Batcher:
         self._tokenizer_thread = ThreadPoolExecutor(1, "tokenize")
         self._model_thread = ThreadPoolExecutor(1, "embed")
         self._runner = asyncio.create_task(self._run())
-        self.texts_computed = 0
-
-    @property
-    def idle(self) -> bool:
-        """Return whether nobody waits."""
-        return self._waiting == 0
 
     async def embed(self, texts: list[str], *, truncate: bool) -> tuple[list[list[float]], int]:
         """Return the vectors in the order of ``texts``, and the number of tokens."""
@@ -129,7 +123,6 @@ class Batcher:
             except Exception as exc:  # whatever the runtime raises belongs to these requests
                 self._fail(batch, exc)
                 continue
-            self.texts_computed += len(batch)
             for (pending, i), vector in zip(batch, vectors, strict=True):
                 pending.vectors[i] = vector.tolist()
             self._finish_complete()

@@ -84,6 +84,11 @@ def full_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def parse(text: str) -> tuple[Model, ...]:
+    """Return the models of a catalogue's JSON text."""
+    return tuple(_model(entry) for entry in json.loads(text)["models"])
+
+
 def _model(entry: dict[str, Any]) -> Model:
     """Build one model from its JSON object."""
     files = {name: ModelFile(**file) for name, file in entry.pop("files").items()}
@@ -93,15 +98,15 @@ def _model(entry: dict[str, Any]) -> Model:
 
 
 @cache
-def load(path: Path = _CATALOGUE) -> tuple[Model, ...]:
+def load() -> tuple[Model, ...]:
     """Return every model of the catalogue, in its order."""
-    return tuple(_model(entry) for entry in json.loads(path.read_text())["models"])
+    return parse(_CATALOGUE.read_text())
 
 
-def find(name: str, path: Path = _CATALOGUE) -> Model | None:
+def find(name: str) -> Model | None:
     """Return the model of that name or alias, or None."""
     wanted = full_name(name)
-    for model in load(path):
+    for model in load():
         if wanted == model.name or wanted in model.aliases:
             return model
     return None

@@ -73,16 +73,20 @@ async def _disconnected(request: Request) -> None:
 
 
 async def while_connected[T](request: Request, work: Awaitable[T]) -> T:
-    """Await ``work``, cancelling it when the client goes away."""
+    """Await ``work``, cancelling it when the client goes away or the server is to end."""
     task = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(request))
+    stopping = asyncio.create_task(request.app.state.stopping.wait())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        await asyncio.wait({task, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
             raise ClientDisconnect
-        return task.result()
+        raise ApiError(503, "the server is shutting down")
     finally:
         gone.cancel()
+        stopping.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})

@@ -76,7 +76,6 @@ class Generator:
 
     def __init__(self, weights: Path, context: int) -> None:
         self.context = context
-        self.pieces_written = 0
         self._waiting = 0
         self._turns = asyncio.Semaphore(_PARALLEL)
         # Private to this user, and short: a socket's path has a limit of 107 bytes.
@@ -141,7 +140,6 @@ class Generator:
                 if "error" in event:
                     raise _error(event["error"])
                 if event["content"]:
-                    self.pieces_written += 1
                     yield Piece(event["content"])
                 if event["stop"]:
                     yield _finish(event, load_ns)
@@ -169,6 +167,7 @@ def _parameters(weights: Path, context: int, socket: str) -> xllamacpp.CommonPar
     parameters.warmup = False
     parameters.ui = False
     parameters.endpoint_slots = False  # it would show prompts
+    parameters.endpoint_metrics = True  # counters only; tests see there that an answer stopped
     parameters.verbosity = -1
     return parameters
 
