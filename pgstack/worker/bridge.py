@@ -39,13 +39,13 @@ class Bridge:
         session = self.session
         try:
             while not session.stopping.is_set():
+                session.questions.clear()  # before the claim: what comes later wakes us again
                 free = MOST_AT_ONCE - len(self.tasks)
                 rows = await session.fetch(queries.REQUEST_CLAIM, session.worker, free)
                 for row in rows:
                     self._start(*row)
-                if not rows:
+                if len(rows) < MOST_AT_ONCE:
                     await wait_for(session.questions, POLL_SECONDS)
-                session.questions.clear()
             if self.tasks:
                 await asyncio.wait(self.tasks.values(), timeout=10)
         finally:
@@ -71,7 +71,12 @@ class Bridge:
     ) -> None:
         task = asyncio.create_task(self._answer(request, kind, payload, seconds))
         self.tasks[request] = task
-        task.add_done_callback(lambda _: self.tasks.pop(request, None))
+        task.add_done_callback(lambda _: self._ended(request))
+
+    def _ended(self, request: int) -> None:
+        self.tasks.pop(request, None)
+        if len(self.tasks) == MOST_AT_ONCE - 1:
+            self.session.questions.set()  # there was no room before
 
     async def _answer(
         self, request: int, kind: str, payload: dict[str, Any], seconds: float
