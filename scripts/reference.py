@@ -173,25 +173,18 @@ def sql_page(conn: db.Connection) -> str:
 # ------------------------------------------------------------------------------ CLI
 
 
-def parameter(param: Any) -> tuple[str, str]:
-    """Return how a parameter is written, and its help."""
-    if param.param_type_name == "argument":
-        written = f"`{param.make_metavar_text()}`"
-    else:
-        kind = "" if getattr(param, "is_flag", False) else f" {param.type.name.upper()}"
-        written = ", ".join(f"`{o}{kind}`" for o in [*param.opts, *param.secondary_opts])
-    return cell(written), cell(plain(getattr(param, "help", None) or ""))
-
-
-def plain(text: str) -> str:
-    r"""Return a help text without Rich's markup and click's \b marks."""
-    return re.sub(r"\[/?(?:bold|dim|italic|cyan|green|yellow)[^\]]*\]", "", text.replace("\b", ""))
+def parameters(command: Any, path: str) -> list[tuple[str, str]]:
+    """Return how each argument and option is written, and its help, as --help shows them."""
+    context = command.context_class(command, info_name=path)
+    records = (param.get_help_record(context) for param in command.params)
+    return [(f"`{cell(written)}`", cell(text)) for written, text in filter(None, records)]
 
 
 def help_text(text: str) -> str:
-    """Return a command's help: what is indented is an example, as in the help itself."""
-    lines = inspect.cleandoc(plain(text)).splitlines()
-    return "\n".join(f"    {line}" if line.startswith("  ") else line for line in lines)
+    """Return a command's help: what is indented in it is an example, shown as code."""
+    text = re.sub("\b\n?", "", inspect.cleandoc(text))
+    blocks = re.sub(r"(?m)((?:^  .*\n?)+)", lambda m: f"\n```sh\n{m[1].rstrip()}\n```\n", text)
+    return re.sub(r"(?m)^  ", "", blocks).rstrip()
 
 
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -221,9 +214,9 @@ def cli_page() -> str:
     for path, command in commands(application(), "pgstack"):
         page.append(f"## {path}\n")
         page.append(help_text(command.help or "") + "\n")
-        params = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
-        if params:
-            page.append(table(("argument or option", "what"), [parameter(p) for p in params]))
+        described = parameters(command, path)
+        if described:
+            page.append(table(("argument or option", "what"), described))
     return "\n".join(page)
 
 
