@@ -349,3 +349,6 @@ comment on column pgstack.collections.name is 'Name of the collection and of its
 comment on column pgstack.collections.documents is 'Documents in it.';
 comment on column pgstack.collections.bytes is 'Their text in UTF-8, in bytes.';
 comment on column pgstack.collections.last_ingested is 'When one was last added or changed; NULL if there is none.';
+
+-- It shows each role its own.
+grant select on pgstack.collections to public;
