@@ -23,7 +23,6 @@ import os
 import secrets
 import shlex
 import shutil
-import signal
 import socket
 import struct
 import tempfile
@@ -50,8 +49,16 @@ _START_SECONDS = 60
 _STOP_SECONDS = 60
 _LEFTOVER_SECONDS = 15
 # What PostgreSQL says while a killed server, or a backend of it, is not quite gone.
-_LEFTOVERS = ("Is another postmaster", "pre-existing shared memory block")
+_DYING, _ORPHANS = "Is another postmaster", "pre-existing shared memory block"
 _UNFINISHED = "data.new-"
+
+# Every postgres that works in the data directory, as all processes of a server do.
+_QUIT_BACKENDS = """
+for process in /proc/[0-9]*; do
+  [ "$process/cwd" -ef "$1" ] && [ "$(cat "$process/comm")" = postgres ] &&
+    kill -QUIT "${process#/proc/}"
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -221,10 +228,11 @@ def _launch(home: Home, who: Account) -> None:
         if listener(home) is not None:
             return
         log = logs.read_from(home.postgres_log, before)
-        left = any(sign in log for sign in _LEFTOVERS)
-        if not left or time.monotonic() > deadline:
+        leftovers = _DYING in log or _ORPHANS in log
+        if not leftovers or time.monotonic() > deadline:
             raise _failed(home, "PostgreSQL did not start", log or said)
-        _end_orphans(home)
+        if _ORPHANS in log:  # so the server itself is gone
+            _end_orphans(home, who)
         time.sleep(0.2)
 
 
@@ -274,17 +282,13 @@ def _may_be_server(home: Home, process: Path) -> bool:
         return False
 
 
-def _end_orphans(home: Home) -> None:
+def _end_orphans(home: Home, who: Account) -> None:
     """End the backends of a server that was killed: nobody reads their shared memory now.
 
-    Most end by themselves; one that computes does not notice. Where the kernel hides other
-    users' processes even from root (a container without SYS_PTRACE) there is only waiting.
+    Most end by themselves; one that computes does not notice. Asked as their own user: in
+    a container without SYS_PTRACE the kernel hides other users' processes even from root.
     """
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone meanwhile, or hidden
-            at_home = (process / "cwd").samefile(home.data)
-            if at_home and _may_be_server(home, process):
-                os.kill(int(process.name), signal.SIGQUIT)
+    account.run(who, ["/bin/sh", "-c", _QUIT_BACKENDS, "sh", home.data])
 
 
 def _await_ready(home: Home) -> None:
