@@ -83,7 +83,7 @@ def wheel(outside: Path, env: dict[str, str]) -> Path:
 
 def pip_install(folder: Path, what: str, outside: Path, env: dict[str, str]) -> None:
     run(
-        *(folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *(folder / "python", "-m", "pip", "install", "--quiet", "--no-compile"),
         *("--constraint", ROOT / "constraints.txt", what),
         cwd=outside,
         env=env,
