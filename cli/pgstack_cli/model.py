@@ -93,6 +93,16 @@ def fetch(server: BlockingModelServer, name: str) -> None:
                 advance(step.get("completed", 0), step["total"])
 
 
+def fetch_missing(name: str) -> None:
+    """Pull a model unless it is there."""
+    from pgstack import target
+
+    with _server() as server:
+        if not target.has_model([found["name"] for found in server.list()], name):
+            message(f"fetching the model {name}")
+            fetch(server, name)
+
+
 def _server() -> BlockingModelServer:
     from pgstack.models import BlockingModelServer, resolve_url
 

@@ -8,6 +8,7 @@ database is never taken for markup, nor for control sequences of the terminal.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -34,6 +35,12 @@ def clean(text: str) -> str:
 def result(text: str) -> None:
     """Print data, on stdout."""
     typer.echo(clean(text))
+
+
+def heading(text: str) -> None:
+    """Print a heading, bold on a terminal that wants it."""
+    styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    typer.echo(typer.style(clean(text), bold=True) if styled else clean(text))
 
 
 def message(text: str) -> None:
@@ -102,7 +109,7 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 0) -> None:
     """Print rows under headings: a table on a terminal, aligned text in a pipe."""
     cells = [[cell(value) for value in row] for row in rows]
     right = [
@@ -110,7 +117,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         for i in range(len(columns))
     ]
     if sys.stdout.isatty():
-        _rich_table(columns, cells, right)
+        _rich_table(columns, cells, right, indent)
         return
     widths = [max(map(len, [head, *(row[i] for row in cells)])) for i, head in enumerate(columns)]
     for row in [list(columns), *cells]:
@@ -118,12 +125,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             text.rjust(width) if to_right else text.ljust(width)
             for text, width, to_right in zip(row, widths, right, strict=True)
         ]
-        typer.echo("  ".join(padded).rstrip())
+        typer.echo(" " * indent + "  ".join(padded).rstrip())
 
 
-def _rich_table(columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+def _rich_table(
+    columns: Sequence[str], cells: list[list[str]], right: list[bool], indent: int
+) -> None:
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -132,7 +142,7 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]], right: list[bool
         made.add_column(name, justify="right" if to_right else "left", overflow="fold")
     for row in cells:
         made.add_row(*(Text(text) for text in row))
-    Console(highlight=False).print(made)
+    Console(highlight=False).print(Padding(made, (0, 0, 0, indent)))
 
 
 def pairs(values: Sequence[tuple[str, object]]) -> None:

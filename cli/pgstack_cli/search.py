@@ -68,10 +68,10 @@ def search(
         message("nothing found")
 
 
-def print_hit(hit: Hit, found: dict[int, Document]) -> None:
+def print_hit(hit: Hit, found: dict[int, Document], *, indent: str = "") -> None:
     """Print one chunk for a person."""
-    result(f"{hit.rank}. {_place(hit, found)}  (score {hit.score:.3f})")
-    result(f"   {snippet(hit.chunk)}")
+    result(f"{indent}{hit.rank}. {_place(hit, found)}  (score {hit.score:.3f})")
+    result(f"{indent}   {snippet(hit.chunk)}")
 
 
 def ask(
@@ -112,15 +112,16 @@ def ask(
             else:
                 result(answer.answer or "Nothing was found to answer from.")
         else:
-            answer = _streamed(
-                library.answer_pieces(conn, name, question, chat=chat, k=k, model=model), as_json
+            answer = print_pieces(
+                library.answer_pieces(conn, name, question, chat=chat, k=k, model=model),
+                as_json=as_json,
             )
         if not as_json:
             keys = [citation.id for citation in answer.citations]
             print_citations(answer, library.documents(conn, name, keys))
 
 
-def _streamed(pieces: Iterator[str | Answer], as_json: bool) -> Answer:
+def print_pieces(pieces: Iterator[str | Answer], *, as_json: bool = False) -> Answer:
     """Print an answer piece by piece; return all of it."""
     for piece in pieces:
         if not isinstance(piece, str):
