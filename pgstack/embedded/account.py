@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgstack.embedded.home import Home, disk_errors
+from pgstack.embedded.home import Home, disk_errors, nearest_existing
 from pgstack.errors import EmbeddedError
 
 SYSTEM_USER = "pgstack"
@@ -148,9 +148,7 @@ def prepare(home: Home, account: Account) -> None:
             f'PostgreSQL cannot live in {home.root}: one of the characters " $ ` \\ is in it',
             hint="export PGSTACK_HOME=/another/directory   # then: pgstack up",
         )
-    existing = home.root.resolve()
-    while not existing.exists():
-        existing = existing.parent
+    existing = nearest_existing(home.root.resolve())
     _require_reachable(account, existing)
     with disk_errors(existing):
         _make_root(home.root.resolve(), account)
@@ -160,7 +158,6 @@ def prepare(home: Home, account: Account) -> None:
             home.server_tree.chmod(0o755)
         for directory in (home.logs, home.models, home.state):
             _make_private(directory, account)
-        _make_socket_directory(home.run, account)
 
 
 def _require_reachable(account: Account, directory: Path) -> None:
@@ -168,7 +165,7 @@ def _require_reachable(account: Account, directory: Path) -> None:
     if closed is not None:
         raise EmbeddedError(
             f"user {account.name}, who runs PostgreSQL, may not enter {closed}",
-            hint=f"export PGSTACK_HOME=/var/lib/pgstack   # or open it: chmod o+x {closed}",
+            hint=f"export PGSTACK_HOME=/a/place/within/reach   # or open it: chmod o+x {closed}",
         )
 
 
@@ -190,9 +187,10 @@ def _make_private(directory: Path, account: Account) -> None:
             os.chown(entry.path, *account.ids, follow_symlinks=False)
 
 
-def _make_socket_directory(directory: Path, account: Account) -> None:
+def make_socket_directory(directory: Path, account: Account) -> None:
     """Make the directory, or check that nobody put another thing in its place."""
-    directory.mkdir(mode=0o700, exist_ok=True)
+    with disk_errors(directory.parent):
+        directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     ours = found.st_uid in (account.uid, os.geteuid())
     if not (stat.S_ISDIR(found.st_mode) and ours and stat.S_IMODE(found.st_mode) == 0o700):

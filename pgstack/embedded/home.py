@@ -111,9 +111,14 @@ def _fits_a_socket(directory: Path) -> bool:
 
 def free_bytes(directory: Path) -> int:
     """Return the free space of the disk that holds ``directory`` or will hold it."""
-    while not directory.exists():
+    return shutil.disk_usage(nearest_existing(directory)).free
+
+
+def nearest_existing(directory: Path) -> Path:
+    """Return the directory, or the nearest above it that is there and can be seen."""
+    while not os.path.exists(directory):  # noqa: PTH110  (Path.exists raises where we may not look)
         directory = directory.parent
-    return shutil.disk_usage(directory).free
+    return directory
 
 
 @contextmanager

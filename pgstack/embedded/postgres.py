@@ -81,6 +81,7 @@ def start(
     who = account.server_account(home)
     account.prepare(home, who)
     with locked(home.state / "postgres.lock"):
+        account.make_socket_directory(home.run, who)
         if listener(home) is None:
             _set_up(home, who, settings or {})
             _write_conf(home, tcp_port, settings or {})
@@ -94,7 +95,7 @@ def stop(home: Home, *, mode: str = "fast") -> bool:
     """Stop the server and return whether one ran; ``mode`` as in pg_ctl."""
     if mode not in ("smart", "fast", "immediate"):
         raise UsageError(f"no such way to stop: {mode}", hint="smart, fast or immediate")
-    if not home.state.is_dir():
+    if listener(home) is None and not home.state.is_dir():
         return False
     with locked(home.state / "postgres.lock"):
         running = listener(home) is not None

@@ -99,7 +99,7 @@ def up(
 
 def down(home: Home) -> tuple[str, ...]:
     """Stop everything; return the names of what was running, in the order it was stopped."""
-    if not home.state.is_dir():
+    if not postgres.is_running(home) and not home.state.is_dir():
         return ()
     stopped: list[str] = []
     with locked(home.state / "stack.lock"):

@@ -133,6 +133,18 @@ def assert_starts(child: subprocess.Popen[str]) -> None:
 
 
 @needs_root
+def test_a_home_out_of_an_ordinary_users_sight_is_refused(
+    place: Path, start_in_child: Starter
+) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    child = start_in_child(Home(closed / "deeper" / "home"), "nobody")
+    said = child.communicate()[0]
+    assert f"EmbeddedError: user nobody, who runs PostgreSQL, may not enter {closed}" in said
+    assert list(closed.iterdir()) == []
+
+
+@needs_root
 def test_another_users_home_is_refused(running: Home, start_in_child: Starter) -> None:
     child = start_in_child(running, "nobody")
     said = child.communicate()[0]
