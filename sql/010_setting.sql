@@ -19,7 +19,7 @@ as $$
       'Model of pgstack.generate(), chat() and ask().'
     ),
     (
-      'request_timeout', '60s', '\d+(\.\d+)?\s*(ms|s|min|h)',
+      'request_timeout', '60s', '\d{1,9}(\.\d{1,9})?\s*(ms|s|min|h)',
       'How long a statement waits for a model to answer.'
     ),
     (
@@ -32,28 +32,28 @@ as $$
       'Remember the vectors of query texts, each role for itself.'
     ),
     (
-      'query_cache_size', '10000', '\d+',
+      'query_cache_size', '10000', '\d{1,9}',
       'Query vectors remembered in this database; the oldest go first.'
     ),
     (
-      'query_cache_ttl', '1d', '\d+\s*(s|min|h|d)',
+      'query_cache_ttl', '1d', '\d{1,6}\s*(s|min|h|d)',
       'How long a query vector is remembered.'
     ),
     (
       'model_hosts', '', '.*',
       'Other model servers that SQL may name (host => ..., base_url => ...): URLs separated by commas. '
-      'Empty: only the worker''s own.'
+      'Empty: only the worker''s own. Set for the whole database only, with pgstack.configure().'
     ),
     (
-      'lease', '60s', '\d+\s*(s|min|h)',
+      'lease', '60s', '\d{1,6}\s*(s|min|h)',
       'How long a worker keeps a row to itself before another may take it over.'
     ),
     (
-      'max_attempts', '6', '[1-9]\d*',
+      'max_attempts', '6', '[1-9]\d{0,8}',
       'How often a row is tried before it is set aside as failed.'
     ),
     (
-      'index_min_rows', '10000', '\d+',
+      'index_min_rows', '10000', '\d{1,9}',
       'Chunks from which on a vectorizer gets a vector index.'
     ),
     (
@@ -69,6 +69,54 @@ $$;
 comment on function _pgstack.setting_catalogue() is
 'Every setting with its default, the pattern of its values and what it does.';
 
+-- What the session, its role or its database says; NULL: nothing.  Anybody may say it, so
+-- what protects others is not asked here.
+create or replace function _pgstack.session_setting(name text)
+returns text
+language plpgsql stable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _value text := nullif(current_setting('pgstack.' || session_setting.name, true), '');
+begin
+  if _value is null or session_setting.name = 'model_hosts' then
+    return null;
+  end if;
+  perform _pgstack.check_setting(session_setting.name, _value);
+  return _value;
+end;
+$$;
+
+comment on function _pgstack.session_setting(text) is
+'The value that set pgstack.NAME, alter role or alter database gave a setting. Raises PS007 when it cannot be.';
+
+create or replace function _pgstack.check_setting(name text, value text)
+returns void
+language plpgsql stable parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _pattern text;
+begin
+  select c.pattern into _pattern
+  from _pgstack.setting_catalogue() as c
+  where c.name = check_setting.name;
+  if not found then
+    raise exception 'there is no setting "%"', check_setting.name
+      using errcode = 'PS015', hint = 'select name, description from pgstack.settings;';
+  end if;
+  if check_setting.value !~ ('^(' || _pattern || ')$') then
+    raise exception 'setting "%" cannot be "%"', check_setting.name, check_setting.value
+      using errcode = 'PS007', hint = format('It must look like %s.', _pattern);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_setting(text, text) is
+'Raises PS015 for a setting that does not exist, PS007 for a value that it cannot have.';
+
 -- The value in force: set pgstack.NAME of the session, role or database first,
 -- then pgstack.configure(), then the default.
 create or replace function _pgstack.setting_value(name text)
@@ -78,7 +126,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
-    nullif(current_setting('pgstack.' || setting_value.name, true), ''),
+    _pgstack.session_setting(setting_value.name),
     (select s.value from _pgstack.setting as s where s.name = setting_value.name),
     (
       select c.default_value from _pgstack.setting_catalogue() as c
@@ -96,20 +144,8 @@ language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  _pattern text;
 begin
-  select c.pattern into _pattern
-  from _pgstack.setting_catalogue() as c
-  where c.name = configure.name;
-  if not found then
-    raise exception 'there is no setting "%"', configure.name
-      using errcode = 'PS015', hint = 'select name, description from pgstack.settings;';
-  end if;
-  if configure.value is not null and configure.value !~ ('^(' || _pattern || ')$') then
-    raise exception 'setting "%" cannot be "%"', configure.name, configure.value
-      using errcode = 'PS007', hint = format('It must look like %s.', _pattern);
-  end if;
+  perform _pgstack.check_setting(configure.name, configure.value);
   if configure.value is null then
     delete from _pgstack.setting as s where s.name = configure.name;
     return;
@@ -140,7 +176,7 @@ select
   _pgstack.setting_value(c.name) as value,
   c.default_value,
   case
-    when nullif(pg_catalog.current_setting('pgstack.' || c.name, true), '') is not null then 'session'
+    when _pgstack.session_setting(c.name) is not null then 'session'
     when s.name is not null then 'database'
     else 'default'
   end as source,

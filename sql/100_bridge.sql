@@ -11,9 +11,9 @@
 -- the session can use an open dblink connection by its name.  An answer is handed to
 -- whoever knows its token, a random uuid.
 --
--- Callers: sql/110_model.sql on this side, pgstack/worker on the other.
--- Errors: PS003 no worker, PS004 timeout, PS008 no dblink, PS009 bridge unavailable,
---         and what the worker reports: PS005, PS006, PS007, PS010, PS011.
+-- Here: the far side and the connection.  102_bridge_ask.sql: the statement's side.
+-- 104_bridge_answer.sql: the worker's.
+-- Errors: PS008 no dblink, PS009 bridge unavailable, PS011 host not allowed.
 
 -- ---------------------------------------------------------------- worker presence
 
@@ -39,24 +39,35 @@ comment on function _pgstack.worker_present() is
 
 -- ------------------------------------------------- the far side: definer functions
 
+-- Whoever knows the open connection's name can call this with any arguments.  So the host
+-- is checked here, and the asker is believed only where a lie does no harm.
+-- The token is the asker's choice, so that it can withdraw a question even when it was
+-- cancelled while it posted it.
 create or replace function _pgstack.bridge_post(
+  token uuid,
   kind text,
   payload jsonb,
   asker name,
   patience interval
 )
-returns uuid
-language sql volatile
+returns void
+language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into _pgstack.request as r (kind, payload, asker, asker_pid, deadline)
-  select kind, payload, asker, pg_backend_pid(), clock_timestamp() + patience
-  returning (select r.token from pg_notify('pgstack_request', r.id::text));
+begin
+  perform _pgstack.check_model_host(bridge_post.payload ->> 'host');
+  insert into _pgstack.request (token, kind, payload, asker, asker_pid, deadline)
+  values (
+    bridge_post.token, bridge_post.kind, bridge_post.payload, bridge_post.asker,
+    pg_backend_pid(), clock_timestamp() + bridge_post.patience
+  );
+  perform pg_notify('pgstack_request', '');
+end;
 $$;
 
-comment on function _pgstack.bridge_post(text, jsonb, name, interval) is
-'Posts a question for a worker and returns the token that fetches the answer. Called over the bridge.';
+comment on function _pgstack.bridge_post(uuid, text, jsonb, name, interval) is
+'Posts a question for a worker, under the token that fetches the answer. Called over the bridge.';
 
 create or replace function _pgstack.bridge_poll(token uuid)
 returns table (
@@ -113,6 +124,42 @@ $$;
 comment on function _pgstack.bridge_cancel(uuid) is
 'Withdraws a question; the worker that has it stops. Called over the bridge.';
 
+-- -------------------------------------------------------------- other model servers
+
+create or replace function _pgstack.model_host_allowed(url text)
+returns boolean
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select url is null or rtrim(url, '/') = any (
+    select rtrim(trim(h.host), '/')
+    from string_to_table(_pgstack.setting_value('model_hosts'), ',') as h (host)
+  );
+$$;
+
+comment on function _pgstack.model_host_allowed(text) is
+'May SQL send questions to this model server? NULL, the worker''s own, always.';
+
+create or replace function _pgstack.check_model_host(host text)
+returns void
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not _pgstack.model_host_allowed(check_model_host.host) then
+    raise exception 'SQL may not call the model server "%"', check_model_host.host
+      using errcode = 'PS011',
+      hint = format('Leave host out, or allow it: select pgstack.configure(''model_hosts'', %L);',
+        check_model_host.host);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_model_host(text) is
+'Raises PS011 unless SQL may call this model server.';
+
 -- ------------------------------------------------------------------ the connection
 
 -- A value inside a libpq connection string.
@@ -127,6 +174,29 @@ $$;
 
 comment on function _pgstack.conninfo_value(text) is
 'Quotes a value for a libpq connection string.';
+
+-- A role may change its own defaults, so anybody in a session could do that to the bridge's
+-- login and break it for all: what the connection itself asks for is stronger.
+create or replace function _pgstack.bridge_options()
+returns text
+language sql stable parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(format('-c %s', s.setting), ' ')
+  from (
+    values
+      ('statement_timeout=0'), ('lock_timeout=0'), ('idle_session_timeout=0'),
+      ('idle_in_transaction_session_timeout=0'), ('default_transaction_read_only=off'),
+      ('default_transaction_isolation=read\ committed'), ('local_preload_libraries='),
+      (case when current_setting('server_version_num')::integer >= 170000
+        then 'transaction_timeout=0' end)
+  ) as s (setting)
+  where s.setting is not null;
+$$;
+
+comment on function _pgstack.bridge_options() is
+'The settings of the bridge''s connection, as a libpq connection string gives them.';
 
 -- A list of directories separates with commas and quotes odd names: "/a b", /tmp.
 create or replace function _pgstack.first_directory(list text)
@@ -155,8 +225,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _socket text;
+  _server text[] := (
+    select s.srvoptions from pg_foreign_server as s where s.srvname = 'pgstack_bridge'
+  );
 begin
-  if exists (select from pg_foreign_server as s where s.srvname = 'pgstack_bridge') then
+  if _server is not null then
+    -- In a copy of a database the server still leads to the original.
+    if not 'dbname=' || current_database() = any (_server) then
+      raise exception 'the bridge leads to another database than this one'
+        using errcode = 'PS009', hint = 'pgstack install   # gives this database a bridge of its own';
+    end if;
     perform @extschema:dblink@.dblink_connect('pgstack', 'pgstack_bridge');
     return;
   end if;
@@ -164,10 +242,12 @@ begin
   perform @extschema:dblink@.dblink_connect_u(
     'pgstack',
     format(
-      'dbname=%s user=pgstack_bridge host=%s port=%s application_name=pgstack_bridge connect_timeout=5',
+      'dbname=%s user=pgstack_bridge host=%s port=%s application_name=pgstack_bridge '
+      'connect_timeout=5 options=%s',
       _pgstack.conninfo_value(current_database()),
       _pgstack.conninfo_value(coalesce(nullif(_socket, ''), '127.0.0.1')),
-      current_setting('port')
+      current_setting('port'),
+      _pgstack.conninfo_value(_pgstack.bridge_options())
     )
   );
 end;
@@ -210,8 +290,9 @@ begin
   drop server if exists pgstack_bridge cascade;
   execute format(
     'create server pgstack_bridge foreign data wrapper dblink_fdw '
-    'options (dbname %L, host %L, port %L)',
-    current_database(), bridge_use_password.host, bridge_use_password.port
+    'options (dbname %L, host %L, port %L, application_name %L, connect_timeout %L, options %L)',
+    current_database(), bridge_use_password.host, bridge_use_password.port,
+    'pgstack_bridge', '5', _pgstack.bridge_options()
   );
   execute format('grant usage on foreign server pgstack_bridge to %I', _owner);
   execute format(
@@ -249,268 +330,3 @@ $$;
 
 comment on function _pgstack.bridge_ensure() is
 'Opens this session''s second connection unless it is open. Raises PS008 without dblink, PS009 when it cannot log in.';
-
--- ------------------------------------------------------------ the asking statement
-
-do $do$
-begin
-  if to_regtype('_pgstack.answer') is null then
-    create type _pgstack.answer as (
-      state text, answer jsonb, embeddings text[], sqlstate text, message text, hint text
-    );
-  end if;
-end;
-$do$;
-
-comment on type _pgstack.answer is 'What bridge_poll returns.';
-
--- Posts the question; a connection that broke since the last call is opened anew once.
-create or replace function _pgstack.bridge_send(kind text, payload jsonb, patience interval)
-returns uuid
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _question text := format(
-    'select _pgstack.bridge_post(%L, %L, %L, %L)',
-    bridge_send.kind, bridge_send.payload, current_user, bridge_send.patience
-  );
-  _token uuid;
-begin
-  perform _pgstack.bridge_ensure();
-  begin
-    select t.token into _token
-    from @extschema:dblink@.dblink('pgstack', _question) as t (token uuid);
-    return _token;
-  exception
-    when connection_exception or connection_failure or connection_does_not_exist
-      or sqlclient_unable_to_establish_sqlconnection or admin_shutdown or crash_shutdown
-      or protocol_violation or object_in_use then
-      perform _pgstack.bridge_reset();
-  end;
-  perform _pgstack.bridge_ensure();
-  select t.token into _token
-  from @extschema:dblink@.dblink('pgstack', _question) as t (token uuid);
-  return _token;
-end;
-$$;
-
-comment on function _pgstack.bridge_send(text, jsonb, interval) is
-'Posts a question over the bridge and returns its token.';
-
--- Waits in this session, in naps that grow with the time already waited (1 to 50 ms), so
--- that a cancel or a statement_timeout is felt at once on every version of PostgreSQL.
-create or replace function _pgstack.bridge_await(token uuid)
-returns _pgstack.answer
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _poll text := format('select * from _pgstack.bridge_poll(%L)', bridge_await.token);
-  _began timestamptz := clock_timestamp();
-  _answer _pgstack.answer;
-begin
-  loop
-    select t.* into _answer
-    from @extschema:dblink@.dblink('pgstack', _poll) as t (
-      state text, answer jsonb, embeddings text[], sqlstate text, message text, hint text
-    );
-    exit when _answer.state <> 'waiting';
-    perform pg_sleep(
-      least(0.05, greatest(0.001, extract(epoch from clock_timestamp() - _began) / 20))
-    );
-  end loop;
-  return _answer;
-exception
-  when query_canceled then
-    begin
-      perform t.done
-      from @extschema:dblink@.dblink(
-        'pgstack', format('select _pgstack.bridge_cancel(%L)', bridge_await.token)
-      ) as t (done text);
-    exception
-      -- Interrupted in the middle of a poll.  Without the connection the worker
-      -- finds that nobody waits any more.
-      when others then perform _pgstack.bridge_reset();
-    end;
-    raise;
-end;
-$$;
-
-comment on function _pgstack.bridge_await(uuid) is
-'Waits for the answer to a question; withdraws the question when the statement is cancelled.';
-
-create or replace function _pgstack.ask_worker(kind text, payload jsonb)
-returns _pgstack.answer
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _patience interval := _pgstack.setting_interval('request_timeout');
-  _answer _pgstack.answer;
-begin
-  _answer := _pgstack.bridge_await(
-    _pgstack.bridge_send(ask_worker.kind, ask_worker.payload, _patience)
-  );
-  if _pgstack.setting_value('bridge_keep_open') = 'off' then
-    perform _pgstack.bridge_reset();
-  end if;
-  case _answer.state
-    when 'done' then
-      return _answer;
-    when 'no worker' then
-      raise exception 'no worker is connected to this database, so no model can be called'
-        using errcode = 'PS003', hint = 'Start one: pgstack worker -d URL   (embedded stack: pgstack up)';
-    when 'timeout' then
-      raise exception 'the model did not answer within %', _patience
-        using errcode = 'PS004', hint = 'set pgstack.request_timeout = ''5min'';';
-    when 'lost' then
-      raise exception 'the question was lost on its way to the worker'
-        using errcode = 'PS009', hint = 'Run the statement again.';
-    else
-      raise exception '%', _answer.message
-        using errcode = coalesce(_answer.sqlstate, 'PS005'),
-        hint = coalesce(_answer.hint, 'pgstack doctor');
-  end case;
-end;
-$$;
-
-comment on function _pgstack.ask_worker(text, jsonb) is
-'Sends a question to a worker and waits for the answer. kind: embed, generate, chat, list or ps.
-Raises PS003 no worker, PS004 timeout, PS009 bridge broken, or what the model server said: PS005, PS006, PS007, PS010, PS011.';
-
--- --------------------------------------------------------------- the worker's side
-
-create or replace function _pgstack.request_claim(worker uuid, wanted integer)
-returns table (id bigint, kind text, payload jsonb, asker name, seconds_left double precision)
-language sql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  with due as materialized (
-    select r.id
-    from _pgstack.request as r
-    where r.deadline > clock_timestamp()
-      and (r.state = 'posted' or (r.state = 'leased' and r.leased_until < clock_timestamp()))
-    order by r.id
-    limit wanted
-    for update skip locked
-  )
-  update _pgstack.request as r
-  set state = 'leased', worker = request_claim.worker,
-    leased_until = clock_timestamp() + interval '5 seconds'
-  from due as d
-  where r.id = d.id
-  returning r.id, r.kind, r.payload, r.asker, extract(epoch from r.deadline - clock_timestamp());
-$$;
-
-comment on function _pgstack.request_claim(uuid, integer) is
-'Hands questions to a worker, oldest first, under a lease of five seconds that request_renew extends.';
-
-create or replace function _pgstack.request_renew(worker uuid, ids bigint[])
-returns setof bigint
-language sql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  with askers as materialized (
-    select a.pid from pg_stat_activity as a where a.datid is not null
-  ),
-  kept as (
-    update _pgstack.request as r
-    set leased_until = clock_timestamp() + interval '5 seconds'
-    where r.id = any (ids) and r.worker = request_renew.worker and r.state = 'leased'
-      and r.deadline > clock_timestamp()
-      and exists (select from askers as a where a.pid = r.asker_pid)
-    returning r.id
-  )
-  select k.id from kept as k;
-$$;
-
-comment on function _pgstack.request_renew(uuid, bigint[]) is
-'Extends the leases of questions being answered. Returns those still wanted: the rest were cancelled, timed out, or their session is gone.';
-
-create or replace function _pgstack.request_complete(
-  worker uuid, id bigint, answer jsonb, embeddings text[]
-)
-returns boolean
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _request _pgstack.request;
-begin
-  update _pgstack.request as r
-  set state = 'done', answer = request_complete.answer, embeddings = request_complete.embeddings
-  where r.id = request_complete.id and r.worker = request_complete.worker and r.state = 'leased'
-  returning r.* into _request;
-  if not found then
-    return false;
-  end if;
-  if _request.kind = 'embed' and (_request.payload ->> 'remember')::boolean then
-    perform _pgstack.query_cache_put(_request);
-  end if;
-  return true;
-end;
-$$;
-
-comment on function _pgstack.request_complete(uuid, bigint, jsonb, text[]) is
-'Stores the answer to a question. False: nobody waits for it any more.';
-
-create or replace function _pgstack.request_fail(
-  worker uuid, id bigint, sqlstate text, message text, hint text
-)
-returns boolean
-language sql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  with failed as (
-    update _pgstack.request as r
-    set state = 'failed', sqlstate = request_fail.sqlstate,
-      message = request_fail.message, hint = request_fail.hint
-    where r.id = request_fail.id and r.worker = request_fail.worker and r.state = 'leased'
-    returning r.id
-  )
-  select exists (select from failed);
-$$;
-
-comment on function _pgstack.request_fail(uuid, bigint, text, text, text) is
-'Stores why a question has no answer. False: nobody waits for it any more.';
-
--- What sessions left behind that died before they read their answer.
-create or replace function _pgstack.request_sweep()
-returns integer
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _swept integer;
-begin
-  with askers as materialized (
-    select a.pid from pg_stat_activity as a where a.datid is not null
-  )
-  delete from _pgstack.request as r
-  where r.deadline < clock_timestamp() - interval '10 seconds'
-    or not exists (select from askers as a where a.pid = r.asker_pid);
-  get diagnostics _swept = row_count;
-  delete from _pgstack.query_cache as c
-  where c.created_at < now() - _pgstack.setting_interval('query_cache_ttl')
-    or (c.asker, c.model, c.input_type, c.digest) in (
-      select o.asker, o.model, o.input_type, o.digest
-      from _pgstack.query_cache as o
-      order by o.created_at desc
-      offset _pgstack.setting_value('query_cache_size')::bigint
-    );
-  delete from _pgstack.worker as w where w.seen_at < now() - interval '1 day';
-  return _swept;
-end;
-$$;
-
-comment on function _pgstack.request_sweep() is
-'Deletes questions nobody waits for, query vectors past their age or number, and workers not seen for a day. Workers call it every few seconds.';

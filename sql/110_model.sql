@@ -4,7 +4,21 @@
 
 -- ---------------------------------------------------------------- query embeddings
 
+create or replace function _pgstack.text_digest(input text)
+returns bytea
+language sql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(convert_to(input, 'UTF8'));
+$$;
+
+comment on function _pgstack.text_digest(text) is
+'A text as 32 bytes: fits an index however long the text is.';
+
 -- Rows of one asker are nobody else's business: see the policy in 900_privilege.sql.
+-- The asker's name is what the bridge was told, so only what is true for everybody is
+-- stored: the model's own vector of exactly this text.
 create or replace function _pgstack.query_cache_put(request _pgstack.request)
 returns void
 language sql volatile
@@ -12,53 +26,62 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   insert into _pgstack.query_cache (asker, model, input_type, digest, embedding)
-  values (
+  select
     request.asker,
     request.payload ->> 'model',
     request.payload ->> 'input_type',
-    decode(request.payload ->> 'digest', 'hex'),
+    _pgstack.text_digest(request.payload -> 'input' ->> 0),
     request.embeddings[1]::@extschema:vector@.vector
-  )
+  where request.payload - array['model', 'input', 'input_type', 'remember'] = '{}'
+    and jsonb_array_length(request.payload -> 'input') = 1
   on conflict do nothing;
 $$;
 
 comment on function _pgstack.query_cache_put(_pgstack.request) is
 'Remembers the vector of a query text for the role that asked.';
 
--- Asks a worker for one vector.  digest: hex sha256 under which to remember it.
-create or replace function _pgstack.embed_by_worker(
-  input text, model text, input_type text, digest text
-)
+-- The vector of one text: remembered, or from a worker.
+create or replace function _pgstack.embed_uncached(input text, model text, input_type text)
 returns @extschema:vector@.vector
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _answer _pgstack.answer;
+  _remember boolean := _pgstack.setting_value('query_cache') = 'on';
+  _vector @extschema:vector@.vector;
 begin
-  _answer := _pgstack.ask_worker('embed', jsonb_build_object(
-    'model', embed_by_worker.model,
-    'input', jsonb_build_array(embed_by_worker.input),
-    'input_type', embed_by_worker.input_type,
-    'digest', embed_by_worker.digest,
-    'remember', _pgstack.setting_value('query_cache') = 'on'
-  ));
-  return _answer.embeddings[1]::@extschema:vector@.vector;
+  if _remember then
+    select c.embedding into _vector
+    from _pgstack.query_cache as c
+    where c.asker = current_user and c.model = embed_uncached.model
+      and c.input_type = embed_uncached.input_type
+      and c.digest = _pgstack.text_digest(embed_uncached.input);
+  end if;
+  if _vector is null then
+    _vector := (_pgstack.ask_worker('embed', jsonb_build_object(
+      'model', embed_uncached.model,
+      'input', jsonb_build_array(embed_uncached.input),
+      'input_type', embed_uncached.input_type,
+      'remember', _remember
+    ))).embeddings[1]::@extschema:vector@.vector;
+  end if;
+  return _vector;
 end;
 $$;
 
-comment on function _pgstack.embed_by_worker(text, text, text, text) is
-'One vector from the model server.';
+comment on function _pgstack.embed_uncached(text, text, text) is
+'The vector of one text, from the query cache or a worker.';
 
 -- The once-per-statement rule.  A stable function of constants is still evaluated once
--- per row where no index serves, under a generic plan, or in a lateral join.  So the
--- vector is kept in a variable of the session (a memo), in one of 16 slots:
---   key, statement, model, vector
--- where key is the sha256 of the arguments as given.  Within the statement that wrote
--- it, a memo answers at once.  Later statements check first that the default model is
--- still the same.  Across sessions, _pgstack.query_cache remembers; the memo is needed
--- beside it because a statement cannot see rows that were committed after it began.
+-- per row where no index serves, under a generic plan, or in a lateral join.  So vectors
+-- are kept in variables of the session, in one of 64 slots each:
+--   statement  key model vector  key model vector ...
+-- where key is the sha256 of who asks for what.  Within the statement that wrote it, an
+-- entry answers at once, and a slot keeps its 16 newest.  Later statements check first
+-- that the default model is still the same.  Across sessions _pgstack.query_cache
+-- remembers; slots are needed beside it because a statement cannot see rows that were
+-- committed after it began.
 create or replace function pgstack.embed(
   input text, model text default null, input_type text default 'query'
 )
@@ -68,11 +91,17 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _key text := encode(sha256(convert_to(
-    format('%s %s %s', embed.model, embed.input_type, embed.input), 'UTF8'
-  )), 'hex');
-  _slot text := 'pgstack.memo_' || left(_key, 1);
+  _digest bytea := sha256(convert_to(
+    format(
+      '%L %L %L %L %L',
+      current_user, embed.model, current_setting('pgstack.embedding_model', true),
+      embed.input_type, embed.input
+    ), 'UTF8'
+  ));
+  _key text := encode(_digest, 'hex');
+  _slot text := 'pgstack.memo_' || get_byte(_digest, 0) % 64;
   _memo text[] := string_to_array(current_setting(_slot, true), ' ');
+  _at integer := array_position(_memo, _key);
   _statement text := extract(epoch from statement_timestamp())::text;
   _model text;
   _vector @extschema:vector@.vector;
@@ -80,22 +109,23 @@ begin
   if embed.input is null then
     return null;
   end if;
-  if _memo[1] = _key and _memo[2] = _statement then
-    return _memo[4]::@extschema:vector@.vector;
+  if _at is not null and _memo[1] = _statement then
+    return _memo[_at + 2]::@extschema:vector@.vector;
   end if;
   _model := _pgstack.embed_check(embed.input, embed.model, embed.input_type);
-  if _memo[1] = _key and _memo[3] = _model and _pgstack.setting_value('query_cache') = 'on' then
-    _vector := _memo[4]::@extschema:vector@.vector;
+  if _memo[_at + 1] = _model and _pgstack.setting_value('query_cache') = 'on' then
+    _vector := _memo[_at + 2]::@extschema:vector@.vector;
   else
-    select c.embedding into _vector
-    from _pgstack.query_cache as c
-    where c.asker = current_user and c.model = _model and c.input_type = embed.input_type
-      and c.digest = decode(_key, 'hex') and _pgstack.setting_value('query_cache') = 'on';
+    _vector := _pgstack.embed_uncached(embed.input, _model, embed.input_type);
   end if;
-  if _vector is null then
-    _vector := _pgstack.embed_by_worker(embed.input, _model, embed.input_type, _key);
-  end if;
-  perform set_config(_slot, concat_ws(' ', _key, _statement, _model, _vector::text), false);
+  perform set_config(
+    _slot,
+    concat_ws(
+      ' ', _statement, _key, _model, _vector::text,
+      case when _memo[1] = _statement then array_to_string(_memo[2:46], ' ') end
+    ),
+    false
+  );
   return _vector;
 end;
 $$;

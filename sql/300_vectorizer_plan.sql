@@ -146,21 +146,6 @@ $$;
 comment on function _pgstack.vectorizer_plan(integer) is
 'The plan of a vectorizer, or NULL when it is gone.';
 
-create or replace function _pgstack.model_host_allowed(url text)
-returns boolean
-language sql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  select url is null or rtrim(url, '/') = any (
-    select rtrim(trim(h.host), '/')
-    from string_to_table(_pgstack.setting_value('model_hosts'), ',') as h (host)
-  );
-$$;
-
-comment on function _pgstack.model_host_allowed(text) is
-'May SQL send questions to this model server? NULL, the worker''s own, always.';
-
 -- Why the worker does not run a vectorizer; NULL when it does.
 create or replace function _pgstack.vectorizer_problem(plan _pgstack.vectorizer_plan)
 returns text

@@ -5,25 +5,6 @@
 -- Callers: people who write pgai's SQL; ai.vectorizer_embed().
 -- Errors: PS011 host not allowed, and what pgstack.embed() raises.
 
-create or replace function _pgstack.check_model_host(host text)
-returns void
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not _pgstack.model_host_allowed(check_model_host.host) then
-    raise exception 'SQL may not call the model server "%"', check_model_host.host
-      using errcode = 'PS011',
-      hint = format('Leave host out, or allow it: select pgstack.configure(''model_hosts'', %L);',
-        check_model_host.host);
-  end if;
-end;
-$$;
-
-comment on function _pgstack.check_model_host(text) is
-'Raises PS011 unless SQL may call this model server.';
-
 create or replace function ai.ollama_embed(
   model text,
   input_text text,

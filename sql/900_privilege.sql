@@ -14,7 +14,7 @@ as $$
 begin
   execute format('grant usage on schema _pgstack to %I', grant_bridge.role);
   execute format(
-    'grant execute on function _pgstack.bridge_post(text, jsonb, name, interval), '
+    'grant execute on function _pgstack.bridge_post(uuid, text, jsonb, name, interval), '
     '_pgstack.bridge_poll(uuid), _pgstack.bridge_cancel(uuid) to %I',
     grant_bridge.role
   );
