@@ -35,7 +35,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pgstack.errors import PgstackError
 from pgstack.html_text import html_text
 
 MAX_BYTES = 50_000_000
@@ -100,7 +99,7 @@ _BOMS = (  # UTF-32 first: its mark begins with UTF-16's
 )
 
 
-class Unreadable(PgstackError):
+class Unreadable(Exception):
     """A file gives no text."""
 
 

@@ -203,7 +203,7 @@ def _walk_root(root: Path, follow_symlinks: bool) -> Iterator[_Found]:
                 continue
             path = folder / entry.name
             if entry.is_symlink() and not follow_symlinks:
-                yield _Found(path, "a symbolic link; follow_symlinks reads it")
+                yield _Found(path, "a symbolic link, not followed")
                 continue
             try:
                 entry_status = entry.stat()

@@ -3,7 +3,21 @@
 -- Callers: people in psql, pgstack/ingest.py.
 -- Errors: PS001 unknown collection, PS007 wrong argument, PS012 name taken, PS014 missing privilege.
 
-create schema if not exists pgstack_collections;
+-- A schema of that name that somebody else made is not trusted with people's documents.
+do $$
+begin
+  if to_regnamespace('pgstack_collections') is null then
+    create schema pgstack_collections;
+  elsif (
+    select count(distinct n.nspowner) from pg_catalog.pg_namespace as n
+    where n.nspname in ('_pgstack', 'pgstack_collections')
+  ) > 1 then
+    raise exception 'the schema pgstack_collections has another owner than the schema _pgstack'
+      using errcode = 'PS012',
+      hint = 'Rename it, or: alter schema pgstack_collections owner to the owner of _pgstack.';
+  end if;
+end;
+$$;
 
 comment on schema pgstack_collections is
 'Ingested documents: one table a collection. Made and filled by pgstack.create_collection() and ingest_document().';

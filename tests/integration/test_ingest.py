@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from pgstack.db import connect
+from pgstack import sqlfiles
+from pgstack.db import connect, execute_script
 from pgstack.errors import (
     MissingPrivilege,
     NameTaken,
@@ -394,3 +395,10 @@ def test_documents_are_embedded(
         "join pgstack_collections.docs_embedding_store as e using (id) order by 1, e.chunk_seq"
     ).fetchall()
     assert rows == [("Bee", "# Bee\n\ntext"), ("Sea", "water"), ("a.txt", "first")]
+
+
+def test_a_schema_that_another_role_made_is_not_used(conn: Conn) -> None:
+    conn.execute("create role ingest_squatter")
+    conn.execute("alter schema pgstack_collections owner to ingest_squatter")
+    with pytest.raises(NameTaken, match="another owner"), translated(), conn.transaction():
+        execute_script(conn, sqlfiles.read("500_collection.sql", {}))

@@ -238,7 +238,7 @@ def test_helper_that_died_is_replaced(tmp_path: Path) -> None:
 def test_memory_is_limited(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"x" * 49_000_000)
     (tmp_path / "b.txt").write_text("text")
-    with Extractor(memory_bytes=250_000_000) as extractor:
+    with Extractor(memory_bytes=150_000_000) as extractor:
         with pytest.raises(Unreadable, match="memory"):
             extractor.extract(tmp_path / "a.txt")
         assert extractor.extract(tmp_path / "b.txt").text == "text"
