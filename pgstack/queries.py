@@ -26,20 +26,21 @@ REQUEST_FAIL: Final[LiteralString] = "select _pgstack.request_fail(%s, %s, %s, %
 # Worker: vectorizers.
 PREPARE: Final[LiteralString] = "select _pgstack.prepare_vectorizers()"
 WORK_CLAIM: Final[LiteralString] = (
-    "select c.vectorizer_id, c.keys, p.name, p.model, p.options, p.keep_alive, p.base_url "
+    # Keys travel as text: Python would round a numeric.
+    "select c.vectorizer_id, c.keys::text[], p.name, p.model, p.options, p.keep_alive, p.base_url "
     "from _pgstack.work_claim(%s, %s, %s) as c "
     "join _pgstack.vectorizer_plan as p on p.id = c.vectorizer_id"
 )
 WORK_LOAD: Final[LiteralString] = (
     "select nr, version, chunk_seq, start_char, end_char, chunk, input "
-    "from _pgstack.work_load(%s, %s)"
+    "from _pgstack.work_load(%s, %s::jsonb[])"
 )
 WORK_COMPLETE: Final[LiteralString] = (
     "select _pgstack.work_complete("
-    "%s, %s, %s, %s, %s::int[], %s::int[], %s::int[], %s::int[], %s::text[], %s::text[], %s)"
+    "%s, %s, %s::jsonb[], %s, %s::int[], %s::int[], %s::int[], %s::int[], %s::text[], %s::text[], %s)"
 )
-WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s, %s, %s)"
-WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s, %s, %s, %s)"
+WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
+WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s, %s, %s)"
 WORK_LEFT: Final[LiteralString] = "select _pgstack.work_left(%s)"
 WORK_NEXT_DUE: Final[LiteralString] = "select _pgstack.work_next_due()"
 WORK_PROBLEMS: Final[LiteralString] = (

@@ -119,7 +119,12 @@ begin
       when query_canceled or admin_shutdown then raise;
       when others then _problem := sqlerrm;
     end;
-    perform _pgstack.note_problem(_plan.id, _problem);
+    -- Rows given back because of a problem still wait for it to end.
+    if _problem is not null or not exists (
+      select from _pgstack.work as w where w.vectorizer_id = _plan.id and w.state = 'waiting'
+    ) then
+      perform _pgstack.note_problem(_plan.id, _problem);
+    end if;
   end loop;
 end;
 $$;
@@ -168,7 +173,7 @@ begin
   end if;
   select array_agg(s.value order by s.nr) into _separators
   from jsonb_array_elements_text(
-    coalesce(_split -> 'separators', jsonb_build_array(_split ->> 'separator'))
+    coalesce(_split -> 'separators', '[]'::jsonb || (_split -> 'separator'))
   ) with ordinality as s (value, nr);
   return query execute format(
     $sql$

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from pgstack import queries
 from pgstack.errors import (
@@ -59,7 +58,7 @@ class Batch:
     options: dict[str, Any] | None
     keep_alive: str | None
     base_url: str | None
-    keys: list[Any]
+    keys: list[str]
     versions: list[bytes | None]
     chunks: list[Chunk]
 
@@ -181,7 +180,7 @@ class Drain:
                 raise
 
     async def _load(self, batch: Batch) -> Batch:
-        rows = await self.session.fetch(queries.WORK_LOAD, batch.vectorizer, _jsonb(batch.keys))
+        rows = await self.session.fetch(queries.WORK_LOAD, batch.vectorizer, batch.keys)
         versions: list[bytes | None] = [None] * len(batch.keys)
         chunks = []
         for nr, version, seq, start, end, chunk, text in rows:
@@ -227,7 +226,7 @@ class Drain:
                 queries.WORK_COMPLETE,
                 session.worker,
                 batch.vectorizer,
-                _jsonb(batch.keys),
+                batch.keys,
                 batch.versions,
                 [c.key + 1 for c in batch.chunks],
                 [c.seq for c in batch.chunks],
@@ -262,7 +261,7 @@ class Drain:
             queries.WORK_FAIL,
             session.worker,
             batch.vectorizer,
-            _jsonb(batch.keys),
+            batch.keys,
             batch.versions,
             message,
             final,
@@ -275,7 +274,7 @@ class Drain:
             queries.WORK_RELEASE,
             self.session.worker,
             batch.vectorizer,
-            _jsonb(batch.keys),
+            batch.keys,
             None if exc is None else str(exc),
             blocks,
         )
@@ -292,7 +291,3 @@ async def _call(server: ModelServer, batch: Batch, texts: list[str]) -> list[str
         )
         vectors.extend(map(vector_text, result.vectors))
     return vectors
-
-
-def _jsonb(keys: Sequence[Any]) -> list[Jsonb]:
-    return [Jsonb(key) for key in keys]

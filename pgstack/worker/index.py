@@ -13,7 +13,7 @@ import psycopg
 from pgstack import queries
 from pgstack.worker.session import Session, log, wait_for
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 
 
 async def run(session: Session) -> None:
