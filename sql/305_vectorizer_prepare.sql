@@ -1,0 +1,167 @@
+-- Family: what a vectorizer needs beyond pgai's catalogue: a trigger that wakes the worker,
+-- columns for offsets, and triggers that let it forget deleted rows.
+-- Callers: 310_vectorizer.sql, and the worker for vectorizers made with plain pgai.
+-- Errors: none of ours.
+
+-- On every queue table: wakes the workers when the writing transaction commits.
+create or replace function _pgstack.notify_work()
+returns trigger
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_notify('pgstack_work', '');
+  return null;
+end;
+$$;
+
+comment on function _pgstack.notify_work() is
+'Trigger of queue tables: wakes the workers.';
+
+-- pgai's own trigger deletes a row's chunks when the row is deleted or gets another key,
+-- but sees only chunks that its transaction's snapshot shows: one that began under
+-- REPEATABLE READ before a worker wrote them leaves them behind.  So the old key is
+-- queued as well, and the worker, which looks later, clears what is left.
+-- The function belongs to the source's owner, like pgai's: writers of the source need
+-- no right on the queue.  It outlives a plain ai.drop_vectorizer(), hence to_regclass().
+create or replace function _pgstack.create_forget_triggers(plan _pgstack.vectorizer_plan)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _function text := format('ai.%I', '_pgstack_forget_' || plan.id);
+  _old_key text;
+  _changed text;
+begin
+  select
+    string_agg(format('old.%I', k.name), ', '),
+    string_agg(format('old.%1$I is distinct from new.%1$I', k.name), ' or ')
+  into _old_key, _changed
+  from unnest(plan.key_columns) as k (name);
+  execute format(
+    $sql$
+    create or replace function %s() returns trigger
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    as $body$
+    begin
+      if to_regclass(%L) is not null then
+        insert into %s (%s) values (%s);
+      end if;
+      return null;
+    end;
+    $body$
+    $sql$,
+    _function, plan.queue, plan.queue, plan.key_list, _old_key
+  );
+  execute format('revoke all on function %s() from public', _function);
+  if not exists (
+    select from pg_trigger as t
+    where t.tgrelid = plan.source::regclass and t.tgname = '_pgstack_forget_' || plan.id
+  ) then
+    execute format(
+      'create trigger %I after delete on %s for each row execute function %s()',
+      '_pgstack_forget_' || plan.id, plan.source, _function
+    );
+    execute format(
+      'create trigger %I after update of %s on %s for each row when (%s) execute function %s()',
+      '_pgstack_rekey_' || plan.id, plan.key_list, plan.source, _changed, _function
+    );
+  end if;
+end;
+$$;
+
+comment on function _pgstack.create_forget_triggers(_pgstack.vectorizer_plan) is
+'Triggers on a source table that queue the keys of deleted and re-keyed rows.';
+
+create or replace function _pgstack.drop_forget_triggers(id integer, source text)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regclass(drop_forget_triggers.source) is not null then
+    execute format('drop trigger if exists %I on %s', '_pgstack_forget_' || id, source);
+    execute format('drop trigger if exists %I on %s', '_pgstack_rekey_' || id, source);
+  end if;
+  execute format('drop function if exists ai.%I()', '_pgstack_forget_' || id);
+end;
+$$;
+
+comment on function _pgstack.drop_forget_triggers(integer, text) is
+'Takes the triggers of a vectorizer off its source table.';
+
+-- Gives a vectorizer, ours or made with plain ai.create_vectorizer(), what the worker
+-- relies on.  Safe to repeat.
+create or replace function _pgstack.prepare_vectorizer(id integer)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(prepare_vectorizer.id);
+begin
+  if not exists (
+    select from pg_trigger as t
+    where t.tgrelid = _plan.queue::regclass and t.tgname = '_pgstack_notify'
+  ) then
+    execute format(
+      'create trigger _pgstack_notify after insert on %s '
+      'for each statement execute function _pgstack.notify_work()',
+      _plan.queue
+    );
+  end if;
+  if _plan.has_table then
+    execute format(
+      'alter table %s add column if not exists start_char integer, '
+      'add column if not exists end_char integer',
+      _plan.target
+    );
+    perform _pgstack.create_forget_triggers(_plan);
+  end if;
+  insert into _pgstack.vectorizer as v (vectorizer_id, prepared_at)
+  values (_plan.id, now())
+  on conflict on constraint vectorizer_pkey do update set prepared_at = excluded.prepared_at;
+end;
+$$;
+
+comment on function _pgstack.prepare_vectorizer(integer) is
+'Adds to a vectorizer the wake-up trigger, the offset columns and the triggers that forget deleted rows.';
+
+-- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer().
+-- One that cannot be prepared now (busy, or not ours) still runs, and is tried again.
+create or replace function _pgstack.prepare_vectorizers()
+returns integer
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  _id integer;
+  _prepared integer := 0;
+begin
+  for _id in
+    select v.id from ai.vectorizer as v
+    left join _pgstack.vectorizer as o on o.vectorizer_id = v.id
+    where o.prepared_at is null
+    order by v.id
+  loop
+    begin
+      perform _pgstack.prepare_vectorizer(_id);
+      _prepared := _prepared + 1;
+    exception
+      when query_canceled or admin_shutdown then raise;
+      when others then perform _pgstack.note_problem(_id, 'not prepared: ' || sqlerrm);
+    end;
+  end loop;
+  return _prepared;
+end;
+$$;
+
+comment on function _pgstack.prepare_vectorizers() is
+'Prepares the vectorizers that are not. Returns how many.';

@@ -1,0 +1,153 @@
+-- Family: workers come and go: presence, leases, what the dead leave behind.
+-- Callers: pgstack/worker/app.py.
+-- Errors: none.
+
+create or replace function _pgstack.worker_start(
+  worker uuid, version text, model_server text
+)
+returns void
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_advisory_lock_shared(1885827956, 1);
+  insert into _pgstack.worker (id, pid, version, model_server)
+  values (worker_start.worker, pg_backend_pid(), worker_start.version, worker_start.model_server);
+$$;
+
+comment on function _pgstack.worker_start(uuid, text, text) is
+'Announces a worker for as long as this connection lasts.';
+
+create or replace function _pgstack.worker_stop(worker uuid)
+returns void
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from _pgstack.work as w
+  where w.worker = worker_stop.worker and w.state = 'leased' and w.attempts = 0;
+  update _pgstack.work as w
+  set state = 'waiting', due_at = clock_timestamp()
+  where w.worker = worker_stop.worker and w.state = 'leased';
+  update _pgstack.request as r
+  set state = 'posted', worker = null, leased_until = null
+  where r.worker = worker_stop.worker and r.state = 'leased';
+  select pg_notify('pgstack_request', '');
+  select pg_notify('pgstack_work', '');
+  delete from _pgstack.worker as w where w.id = worker_stop.worker;
+$$;
+
+comment on function _pgstack.worker_stop(uuid) is
+'A worker''s farewell: what it holds goes back at once.';
+
+-- Leases and pauses of keys that are no longer queued: the table was truncated meanwhile.
+create or replace function _pgstack.work_sweep(id integer)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_sweep.id);
+begin
+  if to_regclass(_plan.queue) is null then
+    return;
+  end if;
+  execute format(
+    $sql$
+    delete from _pgstack.work as w
+    where w.vectorizer_id = $1 and w.state <> 'failed' and w.due_at < clock_timestamp()
+      and not exists (
+        select from %s as r, jsonb_to_record(w.key) as k (%s) where %s
+      )
+    $sql$,
+    _plan.queue, _plan.key_record, _plan.key_match
+  ) using work_sweep.id;
+end;
+$$;
+
+comment on function _pgstack.work_sweep(integer) is
+'Forgets overdue leases and pauses of keys that are not queued any more.';
+
+-- Workers that died: their connection is gone, so what they hold goes back now and not
+-- when the lease ends.
+create or replace function _pgstack.worker_sweep()
+returns integer
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _dead uuid;
+  _swept integer := 0;
+begin
+  for _dead in
+    select w.id
+    from _pgstack.worker as w
+    where not exists (
+      select from pg_locks as l
+      where l.locktype = 'advisory' and l.classid = 1885827956 and l.objid = 1 and l.pid = w.pid
+    )
+    for update skip locked
+  loop
+    perform _pgstack.worker_stop(_dead);
+    _swept := _swept + 1;
+  end loop;
+  perform _pgstack.work_sweep(o.vectorizer_id)
+  from (
+    select distinct w.vectorizer_id
+    from _pgstack.work as w
+    where w.state <> 'failed' and w.due_at < clock_timestamp()
+  ) as o;
+  return _swept;
+end;
+$$;
+
+comment on function _pgstack.worker_sweep() is
+'Takes back what dead workers hold and forgets what is no longer queued. Returns how many workers were dead.';
+
+-- When a worker with nothing to do should look again, in seconds; NULL: when it is told.
+create or replace function _pgstack.work_next_due()
+returns double precision
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select extract(epoch from min(w.due_at) - clock_timestamp())::double precision
+  from _pgstack.work as w
+  where w.state <> 'failed' and w.due_at > clock_timestamp();
+$$;
+
+comment on function _pgstack.work_next_due() is
+'Seconds until the next waiting row may be tried or the next lease ends.';
+
+-- What is left to do, for worker --once: rows queued or in somebody's hands.
+create or replace function _pgstack.work_left(names text[])
+returns bigint
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan;
+  _some boolean;
+  _left bigint := 0;
+begin
+  for _plan in
+    select p.*
+    from _pgstack.vectorizer_plan as p
+    where not p.disabled and (work_left.names is null or p.name = any (work_left.names))
+  loop
+    if _pgstack.vectorizer_problem(_plan) is null and not exists (
+      select from _pgstack.vectorizer as v where v.vectorizer_id = _plan.id and v.problem is not null
+    ) then
+      execute format('select exists (select from %s)', _plan.queue) into _some;
+      _left := _left + _some::integer;
+    end if;
+  end loop;
+  return _left;
+end;
+$$;
+
+comment on function _pgstack.work_left(text[]) is
+'How many vectorizers that can run still have rows queued.';
