@@ -18,6 +18,8 @@ help: ## Show this list
 demo: ## Start everything here and answer a question from real documents
 	@scripts/setup --quiet
 	@.venv/bin/pgstack demo $(ARGS)
+	@command -v pgstack >/dev/null || \
+	  printf '\nTo type pgstack without a path:  export PATH="%s/.venv/bin:$$PATH"\n' "$(CURDIR)"
 
 setup: ## Prepare .venv for the demo; show what is downloaded and how big it is
 	@scripts/setup
