@@ -76,12 +76,13 @@ comment on function _pgstack.embed_uncached(text, text, text) is
 -- The once-per-statement rule.  A stable function of constants is still evaluated once
 -- per row where no index serves, under a generic plan, or in a lateral join.  So vectors
 -- are kept in variables of the session, in one of 64 slots each:
---   statement  key model vector  key model vector ...
+--   statement transaction  key model vector  key model vector ...
 -- where key is the sha256 of who asks for what.  Within the statement that wrote it, an
 -- entry answers at once, and a slot keeps its 16 newest.  Later statements check first
--- that the default model is still the same.  Across sessions _pgstack.query_cache
--- remembers; slots are needed beside it because a statement cannot see rows that were
--- committed after it began.
+-- that the default model is still the same; without the query cache only those of the same
+-- transaction may use it (a driver's bind, which may plan, and execute have two times).
+-- Across sessions _pgstack.query_cache remembers; slots are needed beside it because a
+-- statement cannot see rows that were committed after it began.
 create or replace function pgstack.embed(
   input text, model text default null, input_type text default 'query'
 )
@@ -103,6 +104,7 @@ declare
   _memo text[] := string_to_array(current_setting(_slot, true), ' ');
   _at integer := array_position(_memo, _key);
   _statement text := extract(epoch from statement_timestamp())::text;
+  _transaction text := extract(epoch from transaction_timestamp())::text;
   _model text;
   _vector @extschema:vector@.vector;
 begin
@@ -113,7 +115,9 @@ begin
     return _memo[_at + 2]::@extschema:vector@.vector;
   end if;
   _model := _pgstack.embed_check(embed.input, embed.model, embed.input_type);
-  if _memo[_at + 1] = _model and _pgstack.setting_value('query_cache') = 'on' then
+  if _memo[_at + 1] = _model
+    and (_memo[2] = _transaction or _pgstack.setting_value('query_cache') = 'on')
+  then
     _vector := _memo[_at + 2]::@extschema:vector@.vector;
   else
     _vector := _pgstack.embed_uncached(embed.input, _model, embed.input_type);
@@ -121,8 +125,8 @@ begin
   perform set_config(
     _slot,
     concat_ws(
-      ' ', _statement, _key, _model, _vector::text,
-      case when _memo[1] = _statement then array_to_string(_memo[2:46], ' ') end
+      ' ', _statement, _transaction, _key, _model, _vector::text,
+      case when _memo[1] = _statement then array_to_string(_memo[3:47], ' ') end
     ),
     false
   );
