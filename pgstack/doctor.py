@@ -27,6 +27,8 @@ from pgstack.errors import PgstackError, translated
 State = Literal["ok", "warning", "error"]
 
 OLDEST_PYTHON = (3, 12)
+LOOK_CLOSER = "pgstack logs   # says more"
+REPAIR = "pgstack install   # puts back what is missing"
 LOW_DISK, VERY_LOW_DISK = 2 * 10**9, 3 * 10**8  # bytes
 
 
@@ -89,10 +91,13 @@ def _guarded(name: str, check: Callable[[], Findings]) -> Findings:
         with translated():
             yield from check()
     except PgstackError as exc:
-        yield Finding(name, "error", str(exc), exc.hint)
+        yield Finding(name, "error", str(exc), exc.hint or LOOK_CLOSER)
+    except psycopg.errors.InsufficientPrivilege as exc:
+        said = f"this role may not look: {exc.diag.message_primary}"
+        yield Finding(name, "warning", said, "connect as the role that installed pgstack")
     except psycopg.Error as exc:
         said = exc.diag.message_primary or str(exc).strip()
-        yield Finding(name, "error", f"cannot be checked: {said}", exc.diag.message_hint)
+        yield Finding(name, "error", f"cannot be checked: {said}", exc.diag.message_hint or REPAIR)
 
 
 # -- this machine ----------------------------------------------------------------------
