@@ -85,6 +85,9 @@ class Generator:
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=socket),
             base_url="http://llama",
+            # A connection each: llama.cpp closes its side a moment after an answer, and a
+            # request sent in that moment would be lost.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             timeout=None,  # noqa: S113  # writing takes as long as it takes
         )
 
@@ -110,6 +113,8 @@ class Generator:
                 payload["prompt"] = await self._prompt(request)
                 async for piece in self._completion(payload, load_ns):
                     yield piece
+        except httpx.HTTPError as exc:
+            raise ApiError(500, f"the model stopped: {type(exc).__name__}") from exc
         finally:
             self._waiting -= 1
 
