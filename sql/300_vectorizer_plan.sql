@@ -146,6 +146,22 @@ $$;
 comment on function _pgstack.vectorizer_plan(integer) is
 'The plan of a vectorizer, or NULL when it is gone.';
 
+-- Like to_regclass(), which raises where the caller may not use the schema.
+create or replace function _pgstack.find_relation(relation text)
+returns oid
+language sql stable strict
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid
+  from parse_ident(find_relation.relation) as i (names)
+  join pg_namespace as n on n.nspname = i.names[1]
+  join pg_class as c on c.relnamespace = n.oid and c.relname = i.names[2];
+$$;
+
+comment on function _pgstack.find_relation(text) is
+'The oid of a relation given as schema.name, quoted; NULL when there is none.';
+
 -- Why the worker does not run a vectorizer; NULL when it does.
 create or replace function _pgstack.vectorizer_problem(plan _pgstack.vectorizer_plan)
 returns text
@@ -157,10 +173,12 @@ declare
   _config jsonb := plan.config;
   _type regtype;
 begin
-  if to_regclass(plan.source) is null then
+  if _pgstack.find_relation(plan.source) is null then
     return format('the source table %s is gone', plan.source);
-  elsif to_regclass(plan.target) is null then
+  elsif _pgstack.find_relation(plan.target) is null then
     return format('the target table %s is gone', plan.target);
+  elsif plan.has_table and plan.key_columns && array['start_char', 'end_char']::name[] then
+    return 'its key has a column start_char or end_char, which the table of chunks needs';
   elsif _config -> 'embedding' ->> 'implementation' <> 'ollama' then
     return format('embedding by %s is not supported; use ai.embedding_ollama',
       _config -> 'embedding' ->> 'implementation');
@@ -172,7 +190,7 @@ begin
   end if;
   select a.atttypid into _type
   from pg_attribute as a
-  where a.attrelid = to_regclass(plan.source) and a.attname = plan.content_column
+  where a.attrelid = _pgstack.find_relation(plan.source) and a.attname = plan.content_column
     and not a.attisdropped;
   if not found then
     return format('the source has no column %I any more', plan.content_column);

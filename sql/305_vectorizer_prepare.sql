@@ -42,19 +42,14 @@ begin
   into _old_key, _changed
   from unnest(plan.key_columns) as k (name);
   execute format(
-    $sql$
-    create or replace function %s() returns trigger
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-    as $body$
-    begin
-      if to_regclass(%L) is not null then
-        insert into %s (%s) values (%s);
-      end if;
-      return null;
-    end;
-    $body$
-    $sql$,
-    _function, plan.queue, plan.queue, plan.key_list, _old_key
+    'create or replace function %s() returns trigger '
+    'language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
+    _function,
+    format(
+      'begin if to_regclass(%L) is not null then insert into %s (%s) values (%s); end if; '
+      'return null; end;',
+      plan.queue, plan.queue, plan.key_list, _old_key
+    )
   );
   execute format('revoke all on function %s() from public', _function);
   if not exists (

@@ -159,8 +159,9 @@ $$;
 comment on function _pgstack.vectorizer_name(text, name) is
 'The name given, if pgai can take it, or one made from the table''s. Raises PS007.';
 
--- Whoever may read a whole source row may read its chunks, and nobody else: the same
--- grants, and a policy that shows a chunk only beside a source row one can see.
+-- Whoever may read a source row's key and text may read its chunks, and nobody else: the
+-- same grants, and a policy that shows a chunk only beside a source row one can see.  It
+-- names the text columns, so that who may no longer read these cannot read it either.
 create or replace function _pgstack.protect_target(plan _pgstack.vectorizer_plan)
 returns void
 language plpgsql volatile
@@ -176,8 +177,14 @@ begin
   execute format('alter view %s set (security_invoker = true)', _view);
   execute format('alter table %s enable row level security', plan.target);
   execute format(
-    'create policy pgstack_source on %s for select using (exists (select from %s as r where %s))',
-    plan.target, plan.source,
+    'create policy pgstack_source on %s for select '
+    'using (exists (select %s from %s as r where %s))',
+    plan.target,
+    (
+      select string_agg(format('r.%I', n.name), ', ')
+      from unnest(_pgstack.content_columns(plan.config)) as n (name)
+    ),
+    plan.source,
     (
       select string_agg(format('r.%1$I = %2$s.%1$I', k.name, plan.target), ' and ')
       from unnest(plan.key_columns) as k (name)
@@ -186,8 +193,8 @@ begin
   for _reader in
     select distinct case when a.grantee = 0 then 'public' else a.grantee::regrole::text end
     from pg_class as c
-    cross join lateral aclexplode(c.relacl) as a
-    where c.oid = plan.source::regclass and a.privilege_type = 'SELECT' and a.grantee <> c.relowner
+    cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) as a
+    where c.oid = plan.source::regclass and a.privilege_type = 'SELECT'
   loop
     execute format('grant select on %s, %s to %s', plan.target, _view, _reader);
   end loop;
@@ -225,7 +232,9 @@ declare
   _model text := _pgstack.model_name(create_vectorizer.model, 'embedding_model');
   _dimensions integer := create_vectorizer.dimensions;
   _id integer;
+  _problem text;
 begin
+  perform _pgstack.check_manager();
   perform _pgstack.require('source', create_vectorizer.source);
   perform _pgstack.check_source(create_vectorizer.source, create_vectorizer.content);
   select c.relname into _table from pg_class as c where c.oid = create_vectorizer.source;
@@ -280,6 +289,11 @@ begin
       raise exception 'pgai refuses: %', sqlerrm
         using errcode = 'PS013', hint = 'select pgstack.create_vectorizer(''my_table'', ''my_column'');';
   end;
+  _problem := _pgstack.vectorizer_problem(_pgstack.vectorizer_plan(_id));
+  if _problem is not null then
+    raise exception '% cannot be vectorized: %', create_vectorizer.source, _problem
+      using errcode = 'PS013', hint = 'Change what it names, and try again.';
+  end if;
   perform _pgstack.prepare_vectorizer(_id);
   update _pgstack.vectorizer as v
   set index_method = create_vectorizer.index
@@ -303,7 +317,7 @@ chunking: recursive, character or none; chunk_size, chunk_overlap: in characters
 destination: the view that joins chunks and source, default <name or table>_embedding; its table is <destination>_store. embedding_column: instead of a table, a column of the source (no chunking then).
 index: auto (the setting index_method), hnsw, diskann or none; built by the worker once there are index_min_rows chunks.
 enqueue_existing: embed the rows that are there. if_not_exists: return the id of a vectorizer of that name.
-Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner, and what pgstack.embed() raises.';
+Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner of the table and of pgstack, and what pgstack.embed() raises.';
 
 create or replace function pgstack.create_vectorizer(
   source regclass,

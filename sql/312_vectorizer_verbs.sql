@@ -11,6 +11,7 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(drop_vectorizer.name);
 begin
+  perform _pgstack.check_manager();
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);
 end;
@@ -18,7 +19,7 @@ $$;
 
 comment on function pgstack.drop_vectorizer(text, boolean) is
 'Ends a vectorizer. drop_data: drop its view and the table of embeddings too; by default they stay as they are.
-Raises PS001 unknown vectorizer.';
+Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';
 
 create or replace function pgstack.pause_vectorizer(name text)
 returns void
@@ -27,12 +28,13 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform _pgstack.check_manager();
   perform ai.disable_vectorizer_schedule((_pgstack.vectorizer_plan(pause_vectorizer.name)).id);
 end;
 $$;
 
 comment on function pgstack.pause_vectorizer(text) is
-'Stops embedding; changes go on being queued, so nothing is missed. Raises PS001 unknown vectorizer.';
+'Stops embedding; changes go on being queued, so nothing is missed. Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';
 
 create or replace function pgstack.resume_vectorizer(name text)
 returns void
@@ -41,13 +43,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform _pgstack.check_manager();
   perform ai.enable_vectorizer_schedule((_pgstack.vectorizer_plan(resume_vectorizer.name)).id);
   perform pg_notify('pgstack_work', '');
 end;
 $$;
 
 comment on function pgstack.resume_vectorizer(text) is
-'Goes on after pgstack.pause_vectorizer(). Raises PS001 unknown vectorizer.';
+'Goes on after pgstack.pause_vectorizer(). Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';
 
 create or replace function pgstack.retry_vectorizer(name text)
 returns integer
@@ -59,6 +62,7 @@ declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(retry_vectorizer.name);
   _retried integer;
 begin
+  perform _pgstack.check_manager();
   execute format(
     $sql$
     insert into %s (%s)
@@ -82,4 +86,4 @@ $$;
 
 comment on function pgstack.retry_vectorizer(text) is
 'Queues the rows that were set aside as failed once more, and lets waiting ones be tried now. Returns how many had failed.
-Raises PS001 unknown vectorizer.';
+Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';

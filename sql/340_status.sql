@@ -10,8 +10,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if to_regclass(plan.queue) is null
-    or not has_table_privilege(to_regclass(plan.queue), 'select')
+  if _pgstack.find_relation(plan.queue) is null
+    or not has_table_privilege(_pgstack.find_relation(plan.queue), 'select')
     or not has_table_privilege('_pgstack.work', 'select')
   then
     return query select null::bigint, null::timestamptz;
@@ -41,7 +41,7 @@ as $$
   join pg_class as c on c.oid = i.indexrelid
   join pg_am as m on m.oid = c.relam
   join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-  where i.indrelid = to_regclass(plan.target) and a.attname = plan.embedding_column
+  where i.indrelid = _pgstack.find_relation(plan.target) and a.attname = plan.embedding_column
     and m.amname in ('hnsw', 'diskann', 'ivfflat');
 $$;
 
@@ -152,6 +152,11 @@ declare
   _until timestamptz := clock_timestamp() + wait_until_fresh.timeout;
   _stale boolean;
 begin
+  perform _pgstack.require('timeout', wait_until_fresh.timeout);
+  if not has_table_privilege(_plan.queue, 'select') then
+    raise exception 'the role may not read what "%" still has to do', _plan.name
+      using errcode = 'PS014', hint = format('grant select on %s to %I;', _plan.queue, current_user);
+  end if;
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'a % transaction cannot see what a worker writes meanwhile',
       current_setting('transaction_isolation')
@@ -175,4 +180,4 @@ comment on function pgstack.wait_until_fresh(text, interval) is
 'Waits until every change committed so far is embedded (or its rows are set aside as failed).
 name: a vectorizer. timeout: how long at most, default 30 s.
 Returns true when fresh, false when time ran out: see pgstack.vectorizer_status.
-Raises PS001 unknown vectorizer, PS003 no worker, PS007 in a transaction that cannot see others'' commits.';
+Raises PS001 unknown vectorizer, PS003 no worker, PS007 in a transaction that cannot see others'' commits, PS014 not allowed to read the queue.';

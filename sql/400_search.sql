@@ -1,7 +1,7 @@
 -- Family: search.  Reads a vectorizer's target and source with the caller's rights.
 -- Callers: people, pgstack.ask(), pgstack/search.py.
 -- Errors: PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument,
---         and those of pgstack.embed().
+--         PS014 not a reader, and those of pgstack.embed().
 --
 -- In every statement here r is the target and k the source row of a chunk.  The join to
 -- the source is what makes its row-level security hold, and leaves out chunks whose row
@@ -156,6 +156,24 @@ $$;
 comment on function _pgstack.search_vector(_pgstack.vectorizer_plan, text, integer, jsonb) is
 'The chunks nearest in meaning; score: cosine similarity, 1 the same direction.';
 
+create or replace function _pgstack.text_config()
+returns regconfig
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return _pgstack.setting_value('text_config');
+exception
+  when undefined_object or invalid_name or invalid_schema_name then
+    raise exception 'setting "text_config": %', sqlerrm
+      using errcode = 'PS007', hint = 'select oid::regconfig from pg_ts_config;';
+end;
+$$;
+
+comment on function _pgstack.text_config() is
+'The text search configuration of this session. Raises PS007 when there is none of that name.';
+
 -- Any of the words, ranked by cover density; no index yet.
 create or replace function _pgstack.search_text(
   plan _pgstack.vectorizer_plan, query text, depth integer, filter jsonb
@@ -166,10 +184,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _config regconfig := _pgstack.setting_value('text_config');
-  _words tsquery := replace(
-    plainto_tsquery(_config, search_text.query)::text, '&', '|'
-  )::tsquery;
+  _config regconfig := _pgstack.text_config();
+  -- Written as a tsquery quotes lexemes: one may hold an & or a quote of its own.
+  _words tsquery := (
+    select string_agg(
+      format('''%s''', replace(replace(l.lexeme, '\', '\\'), '''', '''''')), ' | '
+    )::tsquery
+    from unnest(tsvector_to_array(to_tsvector(_config, search_text.query))) as l (lexeme)
+  );
 begin
   return query execute format(
     $sql$
@@ -212,7 +234,7 @@ as $$
       with ordinality as t (key, chunk_seq, chunk, start_char, end_char, score, nr)
   ) as h
   group by h.key, h.chunk_seq
-  order by score desc
+  order by score desc, h.key, h.chunk_seq
   limit depth;
 $$;
 
@@ -246,6 +268,32 @@ $$;
 comment on function _pgstack.check_search(text, integer, text) is
 'Raises PS007 for arguments search() cannot use.';
 
+create or replace function _pgstack.check_reader(plan _pgstack.vectorizer_plan)
+returns void
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _target oid := _pgstack.find_relation(plan.target);
+begin
+  if not coalesce(
+    has_schema_privilege((select c.relnamespace from pg_class as c where c.oid = _target), 'usage')
+    and has_table_privilege(_target, 'select'), true
+  ) then
+    raise exception 'the role "%" may not read the chunks of "%"', current_user, plan.name
+      using errcode = 'PS014',
+      hint = format(
+        'grant select on %s to %I;   -- shows the chunks of those rows of %s that it may read',
+        plan.target, current_user, plan.source
+      );
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_reader(_pgstack.vectorizer_plan) is
+'Raises PS014 for a role that may not read a vectorizer''s chunks.';
+
 create or replace function pgstack.search(
   vectorizer text,
   query text,
@@ -266,6 +314,7 @@ declare
   _filter jsonb := coalesce(search.filter, '{}');
 begin
   perform _pgstack.check_search(search.query, search.k, search.mode);
+  perform _pgstack.check_reader(_plan);
   return query
   select
     (row_number() over (order by h.score desc, h.key, h.chunk_seq))::integer,
@@ -289,4 +338,4 @@ comment on function pgstack.search(text, text, integer, text, jsonb) is
 vectorizer: its name, or its source table''s. query: plain words. k: 1 to 1000, default 10; fewer come when fewer fit.
 mode: vector (meaning), text (words) or hybrid (both, by reciprocal rank fusion). filter: {"column": value} over source columns, all of which must be equal.
 Returns rank from 1, id: the source row''s key as an object, {"id": 7}, chunk_seq from 0, the chunk, score (higher is better; vector: cosine similarity), and where the chunk stands in the source text, in characters.
-Raises PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument, and what pgstack.embed() raises.';
+Raises PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument, PS014 not a reader, and what pgstack.embed() raises.';

@@ -55,7 +55,8 @@ begin
   grant select on ai.vectorizer to public;
   grant execute on function _pgstack.bridge_connect() to public;
   grant select on
-    _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, pgstack.settings
+    _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, _pgstack.vectorizer_plan,
+    pgstack.settings, pgstack.vectorizer_status
   to public;
   alter table _pgstack.query_cache enable row level security;
   drop policy if exists own_queries on _pgstack.query_cache;
