@@ -23,6 +23,7 @@ import ollama
 import pytest
 
 from pgstack.embedded.modelserver import start, start_deterministic
+from pgstack.errors import EmbeddedError
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -341,6 +342,20 @@ def test_it_does_not_offer_models_to_the_network_by_accident() -> None:
     assert done.returncode == 1
     assert "refusing to listen on 0.0.0.0" in done.stderr
     assert "--allow-remote" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+def test_it_listens_on_any_loopback_address(host: str) -> None:
+    try:
+        with start(["--deterministic", f"--host={host}"]) as url:
+            assert httpx.get(url).text == "Ollama is running"
+            # A name that was made to point here: DNS rebinding by a web page.
+            rebound = httpx.get(f"{url}/api/tags", headers={"host": "evil.example"})
+            assert rebound.status_code == 400
+    except EmbeddedError as exc:
+        if host == "::1" and "cannot listen" in str(exc):
+            pytest.skip("this machine has no IPv6")
+        raise
 
 
 def test_a_taken_port_is_one_clear_line() -> None:

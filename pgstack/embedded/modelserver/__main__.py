@@ -98,7 +98,7 @@ def _serve(args: argparse.Namespace) -> int:
         threading.Thread(target=_end_on_eof, daemon=True).start()
     stopping = asyncio.Event()
     app = _deterministic_app(args, stopping) if args.deterministic else _real_app(args, stopping)
-    _run(app, stopping, listener, args.url_file)
+    _run(_guarded(app, args), stopping, listener, args.url_file)
     return 0
 
 
@@ -136,6 +136,15 @@ def _end_on_eof() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _guarded(app: ASGIApp, args: argparse.Namespace) -> ASGIApp:
+    """Answer loopback names alone: a web page whose name was pointed here must learn nothing."""
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    names = ["localhost", "127.0.0.1", "[::1]", "::1", args.host]
+    hosts = ["*"] if args.allow_remote else names
+    return TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False)
 
 
 def _deterministic_app(args: argparse.Namespace, stopping: asyncio.Event) -> ASGIApp:

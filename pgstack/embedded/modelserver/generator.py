@@ -82,12 +82,12 @@ class Generator:
         self._folder = tempfile.TemporaryDirectory(prefix="pgstack-llama-")
         socket = str(Path(self._folder.name) / "s.sock")
         self._server = xllamacpp.Server(_parameters(weights, context, socket))
+        # A connection each: llama.cpp closes its side a moment after a streamed answer, and a
+        # request sent on it in that moment would be lost.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket),
+            transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
             base_url="http://llama",
-            # A connection each: llama.cpp closes its side a moment after an answer, and a
-            # request sent in that moment would be lost.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             timeout=None,  # noqa: S113  # writing takes as long as it takes
         )
 
