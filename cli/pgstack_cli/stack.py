@@ -162,19 +162,24 @@ def status(as_json: AsJson = False) -> None:
 def print_status(found: StackStatus) -> None:
     """Print what runs and where."""
     server = f"PostgreSQL {found.version or ''}".strip()
-    table(
-        ("part", "state", "where"),
-        [
-            (server, _state(found.postgres), found.dsn),
-            ("model server", _state(found.model_server), found.model_server_url),
-            ("worker", _state(found.worker), None),
-        ],
+    parts = (
+        (server, found.postgres),
+        ("model server", found.model_server),
+        ("worker", found.worker),
     )
-    values: list[tuple[str, object]] = [("home", found.home)]
+    table(
+        ("part", "state", "pid"),
+        [(name, _state(part), str(part.pid or "-")) for name, part in parts],
+    )
+    values: list[tuple[str, object]] = [("url", found.dsn)]
     if found.tcp_port:
-        values.append(("TCP", f"127.0.0.1:{found.tcp_port}, user postgres, see {_password()}"))
+        values.append(
+            ("TCP", f"127.0.0.1:{found.tcp_port}, user postgres, password in {_password()}")
+        )
+    if found.model_server_url:
+        values.append(("models", found.model_server_url))
     space = f"{size(found.disk_used)} used, {size(found.disk_free)} free"
-    pairs([*values, ("disk", space)])
+    pairs([*values, ("home", found.home), ("disk", space)])
 
 
 def _password() -> str:
@@ -188,7 +193,7 @@ def _state(part: Part) -> str:
         return f"stopped ({part.note})" if part.note else "stopped"
     since = "" if part.uptime is None else f" {duration(part.uptime)}"
     crashed = f", {part.restarts} restarts" if part.restarts else ""
-    return f"running{since}, pid {part.pid}{crashed}"
+    return f"running{since}{crashed}"
 
 
 def logs(

@@ -210,9 +210,9 @@ def list_vectorizers(as_json: AsJson = False, url: DatabaseUrl = None) -> None:
         json_document(found)
     elif found:
         table(
-            ("name", "source", "model", "state", "pending", "failed", "chunks", "lag"),
+            ("name", "source", "state", "pending", "failed", "chunks", "lag"),
             [
-                (v.name, v.source, v.model, v.state, v.pending, v.failed, v.embedded_chunks, v.lag)
+                (v.name, v.source, v.state, v.pending, v.failed, v.embedded_chunks, v.lag)
                 for v in found
             ],
         )
