@@ -86,6 +86,13 @@ def start(*, worker: bool = True, models: bool = True, tcp_port: int | None = No
     return found
 
 
+def _warn(exc: Exception) -> None:
+    """Tell what went wrong where the rest works all the same."""
+    message(f"warning: {exc}")
+    if hint := getattr(exc, "hint", None):
+        message(f"hint: {hint}")
+
+
 def _install(dsn: str) -> None:
     """Install or upgrade pgstack, quietly when there is nothing to tell."""
     from pgstack import install, target
@@ -102,13 +109,23 @@ def _install(dsn: str) -> None:
 def _fetch_embedding_model(found: StackStatus) -> None:
     """Pull the embedding model when the model server lacks it; never into somebody's Ollama."""
     from pgstack import models, target
+    from pgstack.errors import PgstackError
     from pgstack.vectorizers import default_model
 
     if found.model_server_url is None:
         return
     with target.connect(found.dsn) as conn:
         wanted = default_model(conn, "embedding_model")
-    with models.BlockingModelServer(models.resolve_url()) as server:
+    try:
+        _fetch_into(models.resolve_url(), wanted)
+    except PgstackError as exc:  # the stack runs all the same
+        _warn(exc)
+
+
+def _fetch_into(url: str, wanted: str) -> None:
+    from pgstack import models, target
+
+    with models.BlockingModelServer(url) as server:
         if target.has_model([m["name"] for m in server.list()], wanted):
             return
         if os.environ.get("OLLAMA_HOST"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,16 @@ def test_what_was_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPa
 )
 def test_model_names_with_and_without_a_tag(names: list[str], wanted: str, there: bool) -> None:
     assert target.has_model(names, wanted) is there
+
+
+def test_up_without_its_model_server_warns_and_says_what_runs(
+    started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(RUNNING, model_server_url="http://127.0.0.1:1")
+    monkeypatch.setattr(stack, "up", lambda home, **options: elsewhere)
+    monkeypatch.setattr(target, "connect", lambda dsn: nullcontext())
+    monkeypatch.setattr("pgstack.vectorizers.default_model", lambda conn, name: "all-minilm")
+    done = run("up", env={"OLLAMA_HOST": "http://127.0.0.1:1"})
+    assert done.exit_code == 0
+    assert "warning: cannot reach the model server at http://127.0.0.1:1\nhint: " in done.stderr
+    assert RUNNING.dsn in done.stdout
