@@ -309,6 +309,14 @@ def test_closing_an_answer_stops_it_at_the_next_token() -> None:
     asyncio.run(main())
 
 
+def test_answers_in_quick_succession(client: ollama.Client) -> None:
+    """A request must not go out on a connection that llama.cpp is just closing."""
+    require(SMOL)
+    options = {"num_predict": 1}
+    for _ in range(30):
+        assert client.generate(SMOL, "Hello", raw=True, options=options).done_reason == "length"
+
+
 def test_many_at_once(client: ollama.Client) -> None:
     require(SMOL)
 
