@@ -159,9 +159,10 @@ $$;
 comment on function _pgstack.vectorizer_name(text, name) is
 'The name given, if pgai can take it, or one made from the table''s. Raises PS007.';
 
--- Whoever may read a source row's key and text may read its chunks, and nobody else: the
--- same grants, and a policy that shows a chunk only beside a source row one can see.  It
--- names the text columns, so that who may no longer read these cannot read it either.
+-- Whoever may read a source row's key and text may read its chunks, and nobody else, also
+-- after later grants and revokes: everybody is let in, and a policy reads the source with
+-- the reader's rights.  It names the text columns, so that who may no longer read these
+-- cannot read the chunks either.
 create or replace function _pgstack.protect_target(plan _pgstack.vectorizer_plan)
 returns void
 language plpgsql volatile
@@ -172,7 +173,6 @@ declare
   _view text := format(
     '%I.%I', plan.config -> 'destination' ->> 'view_schema', plan.config -> 'destination' ->> 'view_name'
   );
-  _reader text;
 begin
   execute format('alter view %s set (security_invoker = true)', _view);
   execute format('alter table %s enable row level security', plan.target);
@@ -190,14 +190,7 @@ begin
       from unnest(plan.key_columns) as k (name)
     )
   );
-  for _reader in
-    select distinct case when a.grantee = 0 then 'public' else a.grantee::regrole::text end
-    from pg_class as c
-    cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) as a
-    where c.oid = plan.source::regclass and a.privilege_type = 'SELECT'
-  loop
-    execute format('grant select on %s, %s to %s', plan.target, _view, _reader);
-  end loop;
+  execute format('grant select on %s, %s to public', plan.target, _view);
 end;
 $$;
 

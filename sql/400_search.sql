@@ -268,6 +268,8 @@ $$;
 comment on function _pgstack.check_search(text, integer, text) is
 'Raises PS007 for arguments search() cannot use.';
 
+-- A reader needs the table of chunks, which pgstack.create_vectorizer() opens to everybody
+-- and plain pgai does not, and of the source the key and the text.
 create or replace function _pgstack.check_reader(plan _pgstack.vectorizer_plan)
 returns void
 language plpgsql stable
@@ -275,24 +277,30 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _target oid := _pgstack.find_relation(plan.target);
+  _closed text;
 begin
-  if not coalesce(
-    has_schema_privilege((select c.relnamespace from pg_class as c where c.oid = _target), 'usage')
-    and has_table_privilege(_target, 'select'), true
-  ) then
-    raise exception 'the role "%" may not read the chunks of "%"', current_user, plan.name
-      using errcode = 'PS014',
-      hint = format(
-        'grant select on %s to %I;   -- shows the chunks of those rows of %s that it may read',
-        plan.target, current_user, plan.source
-      );
+  select x.relation into _closed
+  from (
+    values
+      (plan.source, plan.key_columns::text[] || _pgstack.content_columns(plan.config)),
+      (plan.target, case when plan.has_table then array['chunk'] end)
+  ) as x (relation, columns)
+  join pg_class as c on c.oid = _pgstack.find_relation(x.relation)
+  where not has_schema_privilege(c.relnamespace, 'usage')
+    or not (
+      select bool_and(has_column_privilege(c.oid, n.name, 'select'))
+      from unnest(x.columns) as n (name)
+    )
+  limit 1;
+  if found then
+    raise exception 'the role "%" may not read %', current_user, _closed
+      using errcode = 'PS014', hint = format('grant select on %s to %I;', _closed, current_user);
   end if;
 end;
 $$;
 
 comment on function _pgstack.check_reader(_pgstack.vectorizer_plan) is
-'Raises PS014 for a role that may not read a vectorizer''s chunks.';
+'Raises PS014 for a role that may not read a vectorizer''s chunks, or the text they come from.';
 
 create or replace function pgstack.search(
   vectorizer text,
