@@ -154,7 +154,7 @@ def test_a_revoked_source_shows_no_chunks(
         for relation in RELATIONS:
             with refused(conn, "42501", "letter"):
                 conn.execute(f"select chunk from {relation}")
-        with refused(conn, "42501", "letter"):
+        with refused(conn, "PS014", "may not read public.letter"):
             found(conn, "secret")
 
 
