@@ -58,7 +58,7 @@ order by embedding <=> pgstack.embed('broken office machine')
 limit 3;"""
 
 SEARCH: LiteralString = """\
-select d.title, round(s.score::numeric, 3) as score, left(s.chunk, 60) as chunk
+select d.title, round(s.score::numeric, 3) as score, left(s.chunk, 40) as chunk
 from pgstack.search('python_docs', 'tell the compiler what kind of value a variable holds',
                     k => 3, mode => 'vector') as s
 join pgstack_collections.python_docs as d on d.id = (s.id ->> 'id')::bigint

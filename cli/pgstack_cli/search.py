@@ -15,7 +15,7 @@ from pgstack_cli.output import clean, duration, json_document, json_line, messag
 if TYPE_CHECKING:
     from pgstack.search import Answer, Citation, Document, Hit
 
-SNIPPET = 240  # characters
+SNIPPET = 160  # characters
 
 
 class Mode(StrEnum):
