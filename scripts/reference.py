@@ -44,6 +44,8 @@ ENVIRONMENT = {
     " `smollm2:135m`.",
     "PGSTACK_PYTHON": "The Python of `make setup`. Default: the newest found, 3.12 or later.",
     "PGSTACK_TEST_MODELS": "Where the tests keep models. Default: `.cache/models`.",
+    "PGSTACK_TEST_SERVER": "The tests' PostgreSQL, as the URI of a superuser. Default: an embedded"
+    " one.",
 }
 
 

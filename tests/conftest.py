@@ -1,4 +1,7 @@
-"""Fixtures: one embedded PostgreSQL and one deterministic model server a run.
+"""Fixtures: one PostgreSQL and one deterministic model server a run.
+
+The PostgreSQL is the embedded one, or an existing one: ``PGSTACK_TEST_SERVER`` is the DSN of a
+superuser there.  Tests make databases and drop them; some of pgstack's roles stay.
 
 ``conn``      work that is rolled back: no worker can see it          (7 ms)
 ``db_url``    a database of its own, cloned from an installed one     (50 ms)
@@ -17,13 +20,16 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgstack import install
 from pgstack.db import connect
@@ -31,7 +37,7 @@ from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
 from pgstack.embedded.modelserver import start_deterministic
 
-TEMPLATE = "pgstack_template"
+EXISTING_SERVER = os.environ.get("PGSTACK_TEST_SERVER")
 Connection = psycopg.Connection[Any]
 
 # A server that may forget everything: tests never need it after a crash of the machine.
@@ -44,51 +50,83 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Server:
+    """The PostgreSQL of the run."""
+
+    dsn: Callable[..., str]  # of a database, if named; as a URI of a superuser
+
+
+def uri(conninfo: str, dbname: str = "postgres") -> str:
+    """Return the URI of a database on the server that ``conninfo`` names."""
+    options = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
+    options.pop("dbname", None)
+    return f"postgresql:///{quote(dbname, safe='')}?{urlencode(options, quote_via=quote)}"
+
+
 @pytest.fixture(scope="session")
-def home() -> Iterator[Home]:
-    """A running embedded PostgreSQL in a home of its own."""
+def server() -> Iterator[Server]:
+    """A running PostgreSQL: the one that PGSTACK_TEST_SERVER names, or an embedded one."""
+    if EXISTING_SERVER:
+        yield Server(dsn=partial(uri, EXISTING_SERVER))
+        return
     root = Path(tempfile.mkdtemp(prefix="pgstack-test-"))
     root.chmod(0o755)  # as root, the server runs as another user, who must get in
     home = Home(root / "home")
     try:
         postgres.start(home, settings=SETTINGS)
-        yield home
+        yield Server(dsn=partial(postgres.dsn, home))
     finally:
         postgres.stop(home, mode="immediate")
         shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def template(home: Home) -> str:
+def template(server: Server) -> Iterator[str]:
     """The name of a database with pgstack installed, for cloning."""
-    with connect(postgres.dsn(home), autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
-    with connect(postgres.dsn(home, TEMPLATE)) as conn:
+    name = f"pgstack_template_{uuid.uuid4().hex[:8]}"
+    with connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    with connect(server.dsn(name)) as conn:
         report = install.install(conn)
     assert report.warnings == []
-    return TEMPLATE
+    yield name
+    with connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
 
 
 @contextlib.contextmanager
-def cloned(home: Home, template: str) -> Iterator[str]:
+def cloned(server: Server, template: str) -> Iterator[str]:
     """A database of its own for the length of a ``with`` block; gives its DSN."""
     name = f"t_{uuid.uuid4().hex[:12]}"
-    with connect(postgres.dsn(home), autocommit=True) as admin:
+    with connect(server.dsn(), autocommit=True) as admin:
         admin.execute(
             sql.SQL("create database {} template {}").format(
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
         try:
-            yield postgres.dsn(home, name)
+            yield server.dsn(name)
         finally:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+def has_extension(conn: Connection, name: str) -> bool:
+    """Tell whether the server offers an extension; the embedded one offers all."""
+    query = "select from pg_available_extensions where name = %s"
+    return not EXISTING_SERVER or conn.execute(query, [name]).fetchone() is not None
+
+
+def need_extension(conn: Connection, name: str) -> None:
+    """Skip the test where an existing server does not offer an extension."""
+    if not has_extension(conn, name):
+        pytest.skip(f"the server of PGSTACK_TEST_SERVER has no {name}")
+
+
 @pytest.fixture
-def db_url(home: Home, template: str) -> Iterator[str]:
+def db_url(server: Server, template: str) -> Iterator[str]:
     """The DSN of a fresh installed database."""
-    with cloned(home, template) as dsn:
+    with cloned(server, template) as dsn:
         yield dsn
 
 
@@ -100,9 +138,9 @@ def db(db_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="session")
-def shared_url(home: Home, template: str) -> Iterator[str]:
+def shared_url(server: Server, template: str) -> Iterator[str]:
     """The DSN of one installed database that nobody commits to."""
-    with cloned(home, template) as dsn:
+    with cloned(server, template) as dsn:
         yield dsn
 
 

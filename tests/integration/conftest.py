@@ -24,8 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgstack.db import connect
-from pgstack.embedded.home import Home
-from tests.conftest import cloned
+from tests.conftest import Server, cloned
 
 Connection = psycopg.Connection[Any]
 
@@ -74,11 +73,11 @@ def models(models_url: str) -> Iterator[Models]:
 
 @pytest.fixture(scope="session")
 def running_url(
-    home: Home, template: str, models_url: str, tmp_path_factory: pytest.TempPathFactory
+    server: Server, template: str, models_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The DSN of a database with a worker."""
     log = tmp_path_factory.mktemp("worker") / "log"
-    with cloned(home, template) as dsn, log.open("wb") as stderr:
+    with cloned(server, template) as dsn, log.open("wb") as stderr:
         command = [sys.executable, "-m", "pgstack.worker", "--database-url", dsn]
         environ = {**os.environ, "OLLAMA_HOST": models_url}
         process = subprocess.Popen(command, env=environ, stderr=stderr)

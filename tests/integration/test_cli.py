@@ -18,8 +18,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from pgstack.db import connect
-from pgstack.embedded import postgres
-from pgstack.embedded.home import Home
+from tests.conftest import Server
 
 Connection = psycopg.Connection[Any]
 Run = Callable[..., Any]
@@ -430,12 +429,12 @@ def test_a_worker_for_an_unknown_vectorizer_ends_at_once(db_url: str, models_url
 
 
 @pytest.fixture
-def empty_url(home: Home) -> Iterator[str]:
+def empty_url(server: Server) -> Iterator[str]:
     """The DSN of a database without pgstack, with a hostile name."""
     name = f't "{uuid.uuid4().hex[:8]}" %41&?#'
-    with connect(postgres.dsn(home), autocommit=True) as admin:
+    with connect(server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        yield postgres.dsn(home, name)
+        yield server.dsn(name)
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from pgstack import doctor
 from pgstack.db import connect
 from pgstack.doctor import Finding
-from pgstack.embedded import postgres
-from pgstack.embedded.home import Home
+from tests.conftest import Server
 
 Connection = psycopg.Connection[Any]
 
@@ -37,12 +36,12 @@ def model_server(models_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bare_url(home: Home) -> Iterator[str]:
+def bare_url(server: Server) -> Iterator[str]:
     """The DSN of a database without anything."""
     name = f"bare_{uuid.uuid4().hex[:8]}"
-    with connect(postgres.dsn(home), autocommit=True) as admin:
+    with connect(server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        yield postgres.dsn(home, name)
+        yield server.dsn(name)
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
@@ -152,9 +151,9 @@ def test_no_embedded_stack(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert not (tmp_path / "none").exists()
 
 
-def test_a_wrong_encoding(home: Home) -> None:
+def test_a_wrong_encoding(server: Server) -> None:
     name = f"latin_{uuid.uuid4().hex[:8]}"
-    with connect(postgres.dsn(home), autocommit=True) as admin:
+    with connect(server.dsn(), autocommit=True) as admin:
         admin.execute(
             sql.SQL(
                 "create database {} encoding 'LATIN1' template template0 "
@@ -162,7 +161,7 @@ def test_a_wrong_encoding(home: Home) -> None:
             ).format(sql.Identifier(name))
         )
         try:
-            found = examine(postgres.dsn(home, name))
+            found = examine(server.dsn(name))
         finally:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
     assert found["encoding"].state == "error"

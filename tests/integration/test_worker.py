@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 
 from pgstack.db import connect
+from tests.conftest import need_extension
 
 Connection = psycopg.Connection[Any]
 
@@ -422,6 +423,8 @@ def test_two_workers_share_without_doing_anything_twice(
 
 @pytest.mark.parametrize("method", ["hnsw", "diskann"])
 def test_a_large_table_gets_its_index(db: Connection, worker: Any, method: str) -> None:
+    if method == "diskann":
+        need_extension(db, "vectorscale")
     db.execute("select pgstack.configure('index_min_rows', '50')")
     db.execute("create table t (id int primary key, body text)")
     db.execute("insert into t select i, 'row ' || i from generate_series(1, 60) as i")
