@@ -37,7 +37,8 @@ WORK_LOAD: Final[LiteralString] = (
 )
 WORK_COMPLETE: Final[LiteralString] = (
     "select _pgstack.work_complete("
-    "%s, %s, %s::jsonb[], %s, %s::int[], %s::int[], %s::int[], %s::int[], %s::text[], %s::text[], %s)"
+    "%s, %s, %s::jsonb[], %s, %s::int[], %s::int[], %s::int[], %s::int[], "
+    "%s::text[], %s::text[], %s)"
 )
 WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
 WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s, %s, %s)"
@@ -68,11 +69,12 @@ ASK_MODEL: Final[LiteralString] = "select _pgstack.model_name(%(model)s::text, '
 ASK_SOURCES: Final[LiteralString] = (
     "select _pgstack.ask_sources(%(vectorizer)s::text, %(question)s::text, %(k)s::int)"
 )
-ASK_MESSAGES: Final[LiteralString] = (
-    "select _pgstack.ask_messages(%(sources)s::jsonb, %(question)s::text)"
+ASK_PAYLOAD: Final[LiteralString] = (
+    "select _pgstack.ask_payload(%(sources)s::jsonb, %(question)s::text, %(model)s::text)"
 )
-ASK_CITATIONS: Final[LiteralString] = (
-    "select _pgstack.citations(%(sources)s::jsonb, %(answer)s::text)"
+ASK_TEXT: Final[LiteralString] = (
+    "select t.answer, _pgstack.citations(%(sources)s::jsonb, t.answer) "
+    "from _pgstack.ask_text(%(content)s::text) as t (answer)"
 )
 COLLECTIONS: Final[LiteralString] = "pgstack_collections"
 COLLECTION_TABLE: Final[LiteralString] = (

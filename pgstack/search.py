@@ -17,6 +17,7 @@ Raises
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from pgstack.errors import UsageError
 from pgstack.vectorizers import understood
 
 # Asks a model for the next message of a chat: (model, messages) -> its pieces.
-Chat = Callable[[str, list[dict[str, Any]]], Iterator[str]]
+# Takes the body of /api/chat, yields what the model writes.
+Chat = Callable[[dict[str, Any]], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -134,18 +136,36 @@ def answer_pieces(
     with understood():
         chosen = _value(conn, queries.ASK_MODEL, params)
         sources = _value(conn, queries.ASK_SOURCES, params)
-        messages = _value(
-            conn, queries.ASK_MESSAGES, {"sources": Jsonb(sources), "question": question}
-        )
-    text = ""
-    if sources:
-        for piece in chat(chosen, messages):
-            text += piece
-            yield piece
+    if not sources:
+        yield Answer(None, [], chosen, timedelta(seconds=time.monotonic() - began))
+        return
+    request = {"sources": Jsonb(sources), "question": question, "model": chosen}
     with understood():
-        cited = _value(conn, queries.ASK_CITATIONS, {"sources": Jsonb(sources), "answer": text})
-    duration = timedelta(seconds=time.monotonic() - began)
-    yield Answer(text.strip() if sources else None, _citations(cited), chosen, duration)
+        payload = _value(conn, queries.ASK_PAYLOAD, request)
+    written = ""
+    shown = 0
+    for piece in chat(payload):
+        written += piece
+        text = answer_so_far(written)
+        if text[shown:]:
+            yield text[shown:]
+            shown = len(text)
+    with understood():
+        params = {"sources": Jsonb(sources), "content": written}
+        row = conn.execute(queries.ASK_TEXT, params).fetchone()
+    answer, cited = row if row else (None, [])
+    if answer and len(answer) > shown and answer.startswith(answer_so_far(written).strip()):
+        yield answer[len(answer_so_far(written).strip()) :]  # the numbers of the sources
+    yield Answer(answer, _citations(cited), chosen, timedelta(seconds=time.monotonic() - began))
+
+
+def answer_so_far(written: str) -> str:
+    """Return the text of ``{"answer": "...", ...}`` of which perhaps only a part is written."""
+    if not written.lstrip().startswith("{"):
+        return written  # a model server that knows no schemas
+    found = re.match(r'\s*\{\s*"answer"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)', written)
+    text = json.loads(f'"{found[1]}"', strict=False) if found else ""
+    return re.sub("[\ud800-\udbff]$", "", text)  # the first half of a character
 
 
 def documents(

@@ -1,5 +1,5 @@
 -- Family: ask.  Retrieves, lets a model answer from numbered sources, says which it cited.
--- Callers: people, pgstack/search.py (which streams between ask_messages and citations).
+-- Callers: people, pgstack/search.py (which lets the model stream).
 -- Errors: those of pgstack.search() and pgstack.chat().
 
 create or replace function _pgstack.ask_sources(vectorizer text, question text, k integer)
@@ -35,8 +35,8 @@ as $$
       'role', 'system',
       'content',
       'Answer the question from the numbered sources, and from nothing else. '
-      'Be brief. After each statement give the number of its source in square brackets, like [1]. '
-      'If the sources do not hold the answer, say that you do not know.'
+      'Write the answer in one to three full sentences, then list the numbers of the sources it comes from. '
+      'If the sources do not answer the question, write that you do not know and list no source.'
     ),
     jsonb_build_object(
       'role', 'user',
@@ -56,6 +56,94 @@ $$;
 
 comment on function _pgstack.ask_messages(jsonb, text) is
 'The conversation that asks a model to answer from sources.';
+
+-- A small model asked for [1] behind each sentence leaves the numbers out, or writes nothing
+-- else; held to this form it gives both.
+create or replace function _pgstack.ask_format(sources jsonb)
+returns jsonb
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'type', 'object',
+    'properties', jsonb_build_object(
+      'answer', jsonb_build_object('type', 'string'),
+      'sources', jsonb_build_object(
+        'type', 'array',
+        'items', jsonb_build_object(
+          'enum', (
+            select jsonb_agg(s.value -> 'number' order by s.nr)
+            from jsonb_array_elements(sources) with ordinality as s (value, nr)
+          )
+        )
+      )
+    ),
+    'required', jsonb_build_array('answer', 'sources')
+  );
+$$;
+
+comment on function _pgstack.ask_format(jsonb) is
+'The JSON schema of an answer: the text, and the numbers of its sources.';
+
+create or replace function _pgstack.ask_payload(sources jsonb, question text, model text)
+returns jsonb
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'model', model,
+    'messages', _pgstack.ask_messages(sources, question),
+    'format', _pgstack.ask_format(sources),
+    'options', jsonb_build_object('temperature', 0)
+  );
+$$;
+
+comment on function _pgstack.ask_payload(jsonb, text, text) is
+'The whole request for an answer, as Ollama''s /api/chat takes it.';
+
+-- What a model wrote, as a text with numbers in brackets.  A model server that does not
+-- hold its models to a schema, or cuts the answer short, gives something else: taken as it is.
+create or replace function _pgstack.ask_text(content text)
+returns text
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _object jsonb;
+  _text text;
+begin
+  _object := ask_text.content;
+  if jsonb_typeof(_object -> 'answer') is distinct from 'string'
+    or jsonb_typeof(_object -> 'sources') is distinct from 'array'
+  then
+    return trim(ask_text.content);
+  end if;
+  _text := trim(_object ->> 'answer');
+  if _text ~ '\[\d+\]' then
+    return _text;
+  end if;
+  return concat_ws(
+    ' ', _text,
+    (
+      select string_agg(format('[%s]', n.number), '' order by n.number)
+      from (
+        select distinct e.value::integer as number
+        from jsonb_array_elements_text(_object -> 'sources') as e (value)
+        where e.value ~ '^\d{1,4}$'
+      ) as n
+    )
+  );
+exception
+  when invalid_text_representation then
+    return trim(ask_text.content);
+end;
+$$;
+
+comment on function _pgstack.ask_text(text) is
+'The text of an answer, its sources behind it as [n].';
 
 -- The sources an answer names as [n], [n, m] or [n][m]; when it names none, all of them
 -- with "cited": false, so that a reader can check for himself.
@@ -102,9 +190,9 @@ declare
 begin
   model := _pgstack.model_name(asked_model, 'generation_model');
   if _sources <> '[]' then
-    answer := trim(pgstack.chat(
-      _pgstack.ask_messages(_sources, question), model, options => '{"temperature": 0}'
-    ) -> 'message' ->> 'content');
+    answer := _pgstack.ask_text((
+      _pgstack.ask_worker('chat', _pgstack.ask_payload(_sources, question, model))
+    ).answer -> 'message' ->> 'content');
   end if;
   citations := _pgstack.citations(_sources, answer);
   duration := clock_timestamp() - _began;

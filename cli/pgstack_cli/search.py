@@ -137,11 +137,10 @@ def print_pieces(pieces: Iterator[str | Answer], *, as_json: bool = False) -> An
     raise AssertionError("answer_pieces ends with an Answer")
 
 
-def chat(model: str, messages: list[dict[str, Any]]) -> Iterator[str]:
+def chat(payload: dict[str, Any]) -> Iterator[str]:
     """Ask the model server itself, piece by piece."""
     from pgstack.models import BlockingModelServer, resolve_url
 
-    payload = {"model": model, "messages": messages, "options": {"temperature": 0}}
     with BlockingModelServer(resolve_url()) as server:
         for piece in server.chat_stream(payload):
             if text := piece.get("message", {}).get("content"):

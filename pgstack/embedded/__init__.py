@@ -1,0 +1,1 @@
+"""A private PostgreSQL and a model server: nothing else is needed to try pgstack."""

@@ -156,7 +156,7 @@ class Drain:
 
     def _pause(self) -> float:
         """Return seconds to leave a failing model server alone: 0.5, 1, 2 ... with jitter."""
-        longest = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures - 1, 10))
+        longest: float = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures - 1, 10))
         return longest * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
 
     # ------------------------------------------------------------------ one batch

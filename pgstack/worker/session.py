@@ -48,7 +48,8 @@ class Session:
         """Run one statement in a transaction of its own; return its rows."""
         async with self.pool.connection() as conn:
             cursor = await conn.execute(query, params)
-            return await cursor.fetchall()
+            rows: list[Any] = await cursor.fetchall()
+            return rows
 
     async def value(self, query: LiteralString, *params: object) -> Any:
         """Run one statement; return the first column of its first row."""

@@ -6,7 +6,8 @@ Vectors
     are identical.  ``hash``: the direction of the whole text alone.
 Text
     A prompt with numbered sources (lines that begin with ``[1]``) is answered with the first
-    sentence of the first source and ``[1]``; a ``format`` schema with its smallest instance;
+    sentence of the first source and ``[1]``; a ``format`` schema with its smallest instance,
+    or, if it has the properties answer and sources, with that sentence and [1];
     anything else with an echo of the last message.  One piece a word; ``num_predict`` counts
     words.
 Faults
@@ -205,6 +206,16 @@ def answer(prompt: str) -> str:
     return f"{sentence[0] if sentence else body} [1]"
 
 
+def structured(schema: dict[str, Any], prompt: str) -> Any:
+    """Return a value that follows a schema; one of an answer and its sources says something."""
+    value = instance(schema)
+    if isinstance(value, dict) and value.keys() == {"answer", "sources"}:
+        text = answer(prompt)
+        found = text.endswith(" [1]")
+        return {"answer": text.removesuffix(" [1]"), "sources": [1] if found else []}
+    return value
+
+
 def _description(name: str, dimensions: int, capability: str) -> Description:
     return Description(
         name=name,
@@ -307,7 +318,7 @@ class Deterministic:
         prompts = [str(message["content"]) for message in request.messages]
         prompt = request.prompt if request.prompt is not None else prompts[-1]
         if request.schema is not None:
-            text = json.dumps(instance(request.schema))
+            text = json.dumps(structured(request.schema, prompt))
         else:
             text = answer(prompt)
         pieces = re.findall(r"\s*\S+", text)
