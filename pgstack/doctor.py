@@ -20,7 +20,7 @@ from typing import Literal
 
 import psycopg
 
-from pgstack import __version__, install, queries, sqlfiles, target
+from pgstack import __version__, install, queries, roles, sqlfiles, target
 from pgstack.db import Connection, connect
 from pgstack.errors import PgstackError, translated
 
@@ -296,7 +296,7 @@ class _Database:
                 "bridge", "error", "dblink is missing: SQL cannot call models", self.mend_install
             )
             return
-        problem = install.bridge_problem(self.conn)
+        problem = roles.bridge_problem(self.conn)
         self.bridge_works = problem is None
         if problem is None:
             yield Finding("bridge", "ok", "SQL functions reach the worker")

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -26,10 +25,10 @@ from psycopg import sql
 from pgstack import __version__, sqlfiles
 from pgstack.db import LOCK_CLASS, LOCK_INSTALL, Connection, execute_script
 from pgstack.errors import InstallError
+from pgstack.roles import install_bridge, install_roles
 
 OLDEST, NEWEST = 15, 18
-OWNER_ROLE = "pgstack_owner"
-BRIDGE_ROLE = "pgstack_bridge"
+TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ def install(
 
     ``conn`` must be outside a transaction and not in autocommit mode.
     """
+    if conn.autocommit:
+        raise ValueError("install() needs a connection that is not in autocommit mode")
     report = InstallReport(version=__version__)
 
     def done(name: str, did: str, detail: str = "") -> None:
@@ -73,25 +74,47 @@ def install(
         report.steps.append(step)
         progress(step)
 
-    with _explained(), _one_transaction(conn) as sa_connection:
-        _check_server(conn)
-        conn.execute("select pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, LOCK_INSTALL))
-        # Notices of "already exists, skipping" are noise to the person installing.
-        conn.execute("set local client_min_messages = warning")
-        for recipe in sqlfiles.recipes():
-            done(f"extension {recipe.name}", *_install_extension(conn, recipe))
-        schemas = extension_schemas(conn)
-        done("pgai", *_install_pgai(conn, schemas["vector"]))
-        conn.execute("create schema if not exists _pgstack")
-        conn.execute("create schema if not exists pgstack")
-        done("tables", *_migrate(sa_connection, conn, schemas["vector"]))
-        files = [name for name in sqlfiles.names() if sqlfiles.applies(name, schemas)]
-        for name in files:
-            execute_script(conn, sqlfiles.read(name, schemas))
-        done("functions", "created", f"{len(files)} files of sql/")
-        done("roles", *_install_roles(conn, report.warnings))
-    done("bridge", *_install_bridge(conn, report.warnings))
+    with _explained():
+        for attempt in range(1, TRIES + 1):
+            try:
+                with _one_transaction(conn) as sa_connection:
+                    _install_objects(conn, sa_connection, done, report.warnings)
+                break
+            except psycopg.errors.DeadlockDetected:  # with sessions that use what is replaced
+                if attempt == TRIES:
+                    raise
+                report.steps.clear()
+                report.warnings.clear()
+    has_dblink = "dblink" in extension_schemas(conn)
+    done("bridge", *install_bridge(conn, report.warnings, has_dblink=has_dblink))
     return report
+
+
+def _install_objects(
+    conn: Connection, sa_connection: Any, done: Callable[..., None], warnings: list[str]
+) -> None:
+    """Do all that stands in one transaction."""
+    _check_server(conn)
+    conn.execute("select pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, LOCK_INSTALL))
+    # Notices of "already exists, skipping" are noise to the person installing.
+    conn.execute("set local client_min_messages = warning")
+    before = installed_version(conn)
+    _check_version(before)
+    _lock_views(conn)
+    for recipe in sqlfiles.recipes():
+        done(f"extension {recipe.name}", *_install_extension(conn, recipe))
+    schemas = extension_schemas(conn)
+    _load_vector(conn, schemas["vector"])
+    done("pgai", *_install_pgai(conn, schemas["vector"]))
+    for schema in ("_pgstack", "pgstack"):
+        _install_schema(conn, schema)
+    done("tables", *_migrate(sa_connection, conn, schemas["vector"]))
+    files = [name for name in sqlfiles.names() if sqlfiles.applies(name, schemas)]
+    for name in files:
+        execute_script(conn, sqlfiles.read(name, schemas))
+    did = "created" if before is None else "kept" if before == __version__ else "upgraded"
+    done("functions", did, f"{len(files)} files of sql/")
+    done("roles", *install_roles(conn, warnings))
 
 
 def installed_version(conn: Connection) -> str | None:
@@ -159,7 +182,7 @@ def _explained() -> Iterator[None]:
             f"the role may not do this: {exc.diag.message_primary}",
             hint="install as the database's owner: alter database NAME owner to ROLE",
         ) from exc
-    except psycopg.errors.LockNotAvailable as exc:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
         raise InstallError(
             f"an object is in use: {exc.diag.message_primary}",
             hint="pgstack install   # once more, when the other session has finished",
@@ -182,6 +205,59 @@ def _check_server(conn: Connection) -> None:
         raise InstallError(
             f"this database is encoded in {row[1]}; pgstack needs UTF8",
             hint="create database NAME encoding 'UTF8' template template0",
+        )
+
+
+def _check_version(installed: str | None) -> None:
+    if installed is not None and version_key(installed) > version_key(__version__):
+        raise InstallError(
+            f"this database has pgstack {installed}, which is newer than this package's "
+            f"{__version__}",
+            hint="pip install --upgrade pgstack",
+        )
+
+
+def _lock_views(conn: Connection) -> None:
+    """Lock the views that will be replaced in the order in which queries do, public ones first.
+
+    Taken one by one as they are replaced, a session in the middle of a query would hold one
+    and want another: a deadlock.  ``lock table`` would lock the tables below them as well.
+    """
+    rows = conn.execute(
+        "select n.nspname, c.relname from pg_class as c "
+        "join pg_namespace as n on n.oid = c.relnamespace "
+        "where n.nspname in ('pgstack', '_pgstack') and c.relkind = 'v' "
+        "and c.relowner = current_user::regrole "
+        "order by n.nspname desc, c.relname"
+    ).fetchall()
+    for view in rows:
+        conn.execute(
+            sql.SQL("alter view {} set (security_invoker = true)").format(sql.Identifier(*view))
+        )
+
+
+def _load_vector(conn: Connection, schema: str) -> None:
+    """Load the library: before that only a superuser may name its settings in a function."""
+    conn.execute(
+        sql.SQL("select {}.vector_dims('[0]'::{}.vector)").format(
+            sql.Identifier(schema), sql.Identifier(schema)
+        )
+    )
+
+
+def _install_schema(conn: Connection, schema: str) -> None:
+    """Create a schema; refuse one of somebody else, who could replace what stands in it."""
+    row = conn.execute(
+        "select nspowner::regrole::text, nspowner = current_user::regrole "
+        "from pg_namespace where nspname = %s",
+        (schema,),
+    ).fetchone()
+    if row is None:
+        conn.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+    elif not row[1]:
+        raise InstallError(
+            f"the schema {schema} belongs to {row[0]}",
+            hint=f"install as {row[0]}; if the schema is none of pgstack's: drop schema {schema}",
         )
 
 
@@ -254,10 +330,18 @@ def _pgai_script() -> str:
 
 
 def _migrate(sa_connection: Any, conn: Connection, vector_schema: str) -> tuple[str, str]:
+    from alembic.util import CommandError
+
     from pgstack import migrations
 
     before = _revision(conn)
-    migrations.upgrade(sa_connection, vector_schema=vector_schema)
+    try:
+        migrations.upgrade(sa_connection, vector_schema=vector_schema)
+    except CommandError as exc:
+        raise InstallError(
+            f"the tables are of a revision that this package does not know: {exc}",
+            hint="pip install --upgrade pgstack",
+        ) from exc
     after = _revision(conn)
     if before == after:
         return "kept", f"revision {after}"
@@ -270,122 +354,3 @@ def _revision(conn: Connection) -> str | None:
         return None
     row = conn.execute("select version_num from _pgstack.alembic_version").fetchone()
     return row[0] if row else None
-
-
-def _install_roles(conn: Connection, warnings: list[str]) -> tuple[str, str]:
-    """Give the definer functions an owner that is no superuser, and the bridge a login."""
-    row = conn.execute(
-        "select rolsuper, rolcreaterole or rolsuper from pg_roles where rolname = current_user"
-    ).fetchone()
-    is_super, may_create = row if row else (False, False)
-    for role, options in ((OWNER_ROLE, "nologin"), (BRIDGE_ROLE, "login")):
-        if role == OWNER_ROLE and not is_super:
-            continue
-        if _has_role(conn, role):
-            continue
-        if not may_create:
-            warnings.append(
-                f"the role {role} is missing, so SQL functions cannot call models. "
-                f"As an administrator: create role {role} {options}; then: pgstack install"
-            )
-            continue
-        conn.execute(
-            sql.SQL("create role {} {} nosuperuser nocreatedb nocreaterole noreplication").format(
-                sql.Identifier(role), sql.SQL(cast("Any", options))
-            )
-        )
-    owner = OWNER_ROLE if is_super else None
-    bridge = BRIDGE_ROLE if _has_role(conn, BRIDGE_ROLE) else None
-    conn.execute("select _pgstack.grant_privileges(%s, %s)", (owner, bridge))
-    conn.execute(
-        """
-        insert into _pgstack.setting (name, value) values ('version', %s)
-        on conflict (name) do update set value = excluded.value, updated_at = now()
-        """,
-        (__version__,),
-    )
-    return "kept", f"definer functions belong to {owner or 'the installing role'}"
-
-
-def _has_role(conn: Connection, role: str) -> bool:
-    return conn.execute("select from pg_roles where rolname = %s", (role,)).fetchone() is not None
-
-
-def _install_bridge(conn: Connection, warnings: list[str]) -> tuple[str, str]:
-    """Find a login for the bridge that works: no password over the socket, else one."""
-    if "dblink" not in extension_schemas(conn):
-        return "skipped", "dblink is missing: SQL functions cannot call models"
-    if not _has_role(conn, BRIDGE_ROLE):
-        return "skipped", f"the role {BRIDGE_ROLE} is missing"
-    problem = bridge_problem(conn)
-    if problem is None:
-        return "kept", _bridge_kind(conn)
-    try:
-        _bridge_with_password(conn)
-    except psycopg.Error as exc:
-        conn.rollback()
-        problem = f"{problem}; {exc.diag.message_primary or exc}"
-    else:
-        second = bridge_problem(conn)
-        problem = second and f"{problem}; with a password: {second}"
-    if problem is None:
-        return "created", _bridge_kind(conn)
-    conn.execute("drop server if exists pgstack_bridge cascade")
-    conn.commit()
-    warnings.append(f"the bridge cannot log in: {problem}. See: pgstack doctor")
-    return "skipped", "the bridge cannot log in"
-
-
-def bridge_problem(conn: Connection) -> str | None:
-    """Try the bridge's connection; return what is wrong with it, or None."""
-    try:
-        with conn.transaction():
-            conn.execute("select _pgstack.bridge_reset(), _pgstack.bridge_connect()")
-            conn.execute("select _pgstack.bridge_reset()")
-    except psycopg.Error as exc:
-        return (exc.diag.message_detail or exc.diag.message_primary or str(exc)).strip()
-    finally:
-        if not conn.autocommit:
-            conn.commit()
-    return None
-
-
-def _bridge_kind(conn: Connection) -> str:
-    row = conn.execute(
-        "select exists (select from pg_foreign_server where srvname = %s)", (BRIDGE_ROLE,)
-    ).fetchone()
-    conn.commit()
-    return "logs in with a password of its own" if row and row[0] else "logs in over the socket"
-
-
-def _bridge_with_password(conn: Connection) -> None:
-    """Give the bridge a role with a password, kept in a user mapping of one role.
-
-    A role of this database's own, because other databases of the cluster may hold
-    another password for theirs.
-    """
-    row = conn.execute(
-        "select oid::text, coalesce(host(inet_server_addr()), '127.0.0.1'), "
-        "current_setting('port') from pg_database where datname = current_database()"
-    ).fetchone()
-    if row is None:
-        raise InstallError("this database is not in pg_database", hint="pgstack doctor")
-    oid, host, port = row
-    role = f"{BRIDGE_ROLE}_{oid}"
-    password = secrets.token_urlsafe(32)
-    if not _has_role(conn, role):
-        conn.execute(
-            sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole").format(
-                sql.Identifier(role)
-            )
-        )
-    hashed = conn.pgconn.encrypt_password(
-        password.encode(), role.encode(), b"scram-sha-256"
-    ).decode()
-    conn.execute(
-        sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed))
-    )
-    conn.execute(
-        "select _pgstack.bridge_use_password(%s, %s, %s, %s)", (role, password, host, port)
-    )
-    conn.commit()

@@ -79,10 +79,11 @@ def read(name: str, schemas: Mapping[str, str]) -> str:
     """Return one file of ``sql/`` with every ``@extschema:NAME@`` replaced.
 
     ``schemas`` maps an extension's name to the schema that holds it.  A file may
-    mention an extension that is absent: its functions then say so when called.
+    mention an extension that is absent: its functions then say so when called.  They
+    look for it in pg_catalog, where nobody can put something of the same name.
     """
     text = (_folder("sql") / name).read_text(encoding="utf-8")
-    return _PLACEHOLDER.sub(lambda m: quote_ident(schemas.get(m.group(1), "public")), text)
+    return _PLACEHOLDER.sub(lambda m: quote_ident(schemas.get(m.group(1), "pg_catalog")), text)
 
 
 def recipes() -> list[Recipe]:

@@ -41,10 +41,12 @@ $$;
 comment on function _pgstack.target_relation(jsonb, text) is
 'The table that holds the vectors: of its own, or the source itself.';
 
--- Dropped first: create or replace cannot change a view's columns.
-drop view if exists _pgstack.vectorizer_plan cascade;
-
-create view _pgstack.vectorizer_plan
+-- Dropped only where it must be, when its columns changed: dropping takes the functions
+-- along whose arguments are of this type, under the hands of workers that run.
+do $do$
+declare
+  _view text := $view$
+_pgstack.vectorizer_plan
 with (security_invoker = true)
 as
 select
@@ -101,7 +103,16 @@ cross join lateral (
       pg_catalog.format('%L, r.%I::text', n.name, n.name), ', ' order by n.nr
     ) as pairs
   from pg_catalog.unnest(_pgstack.content_columns(v.config)) with ordinality as n (name, nr)
-) as c;
+) as c
+  $view$;
+begin
+  execute format('create or replace view %s', _view);
+exception
+  when invalid_table_definition or feature_not_supported then
+    drop view _pgstack.vectorizer_plan cascade;
+    execute format('create view %s', _view);
+end;
+$do$;
 
 comment on view _pgstack.vectorizer_plan is
 'Each vectorizer as names, SQL expressions and settings, ready for format().';

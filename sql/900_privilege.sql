@@ -58,9 +58,14 @@ begin
     _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, _pgstack.vectorizer_plan,
     pgstack.settings, pgstack.vectorizer_status
   to public;
-  alter table _pgstack.query_cache enable row level security;
-  drop policy if exists own_queries on _pgstack.query_cache;
-  create policy own_queries on _pgstack.query_cache using (asker = current_user);
+  -- Once: it would wait for every session that reads the cache in a transaction.
+  if not exists (
+    select from pg_policy as p
+    where p.polrelid = '_pgstack.query_cache'::regclass and p.polname = 'own_queries'
+  ) then
+    alter table _pgstack.query_cache enable row level security;
+    create policy own_queries on _pgstack.query_cache using (asker = current_user);
+  end if;
 end;
 $$;
 
@@ -79,8 +84,16 @@ begin
     'grant select, insert, delete on _pgstack.request to %I', grant_owner.owner
   );
   -- bridge_connect() reads where the server's socket is.
-  execute format('grant pg_read_all_settings to %I', grant_owner.owner);
+  -- Roles are the cluster's: an install into another database may be granting the same.
+  begin
+    if not pg_has_role(grant_owner.owner, 'pg_read_all_settings', 'member') then
+      execute format('grant pg_read_all_settings to %I', grant_owner.owner);
+    end if;
+  exception
+    when unique_violation then null;
+  end;
   if to_regprocedure('@extschema:dblink@.dblink_connect_u(text, text)') is not null then
+    execute format('grant usage on schema @extschema:dblink@ to %I', grant_owner.owner);
     execute format(
       'grant execute on function @extschema:dblink@.dblink_connect_u(text, text) to %I',
       grant_owner.owner

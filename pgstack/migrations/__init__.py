@@ -6,12 +6,16 @@ its transaction, so that a failure anywhere leaves the database as it was.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
+# Alembic's operations go to the connection of one global context.
+_one_at_a_time = threading.Lock()
 
 
 def config(connection: sa.Connection | None = None, *, vector_schema: str = "public") -> Config:
@@ -25,7 +29,8 @@ def config(connection: sa.Connection | None = None, *, vector_schema: str = "pub
 
 def upgrade(connection: sa.Connection, *, vector_schema: str) -> None:
     """Bring the tables to the newest revision."""
-    command.upgrade(config(connection, vector_schema=vector_schema), "head")
+    with _one_at_a_time:
+        command.upgrade(config(connection, vector_schema=vector_schema), "head")
 
 
 def head() -> str:

@@ -16,7 +16,8 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -27,6 +28,24 @@ from pgstack.db import connect
 from tests.conftest import Server, cloned
 
 Connection = psycopg.Connection[Any]
+
+
+def value(conn: Connection, query: LiteralString, *params: Any) -> Any:
+    row = conn.execute(query, params or None).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@contextmanager
+def raises(sqlstate: str, words: str = "", hint: str = "") -> Iterator[None]:
+    """The block fails with this SQLSTATE, and message and hint say these words."""
+    with pytest.raises(psycopg.Error) as caught:
+        yield
+    said = f"{caught.value.sqlstate} {caught.value.diag.message_primary}"
+    assert caught.value.sqlstate == sqlstate, said
+    assert words in said
+    assert caught.value.diag.message_hint
+    assert hint in caught.value.diag.message_hint
 
 
 class Models:

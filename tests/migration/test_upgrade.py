@@ -1,0 +1,99 @@
+"""Upgrading from any revision of the tables ends where a fresh install does."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from pgstack import install, migrations, sqlfiles
+from pgstack.db import connect, execute_script
+from pgstack.embedded import postgres
+from pgstack.embedded.home import Home
+from tests.conftest import Server
+from tests.migration.conftest import did, empty_database, installed
+
+Dump = Callable[[str], str]
+SCRIPTS = ScriptDirectory.from_config(migrations.config())
+REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
+
+
+def install_revision(dsn: str, revision: str) -> None:
+    """The tables as an older release left them, without functions."""
+    with connect(dsn) as conn:
+        for recipe in sqlfiles.recipes():
+            execute_script(conn, recipe.install_sql())
+        install._install_pgai(conn, "public")
+        conn.execute("create schema _pgstack; create schema pgstack")
+        conn.commit()
+    address = dsn.replace("postgresql://", "postgresql+psycopg://")
+    engine = sa.create_engine(address, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        command.upgrade(migrations.config(connection, vector_schema="public"), revision)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def fresh(server: Server, dump: Dump) -> str:
+    """The dump of a fresh install."""
+    with empty_database(server) as dsn:
+        installed(dsn)
+        return dump(dsn)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_from_any_revision_to_a_fresh_install(
+    empty_url: str, dump: Dump, fresh: str, revision: str
+) -> None:
+    install_revision(empty_url, revision)
+    before = dump(empty_url)
+    assert "_pgstack.alembic_version" in before
+    assert "pgstack.embed(" not in before
+    assert did(installed(empty_url))["tables"] == (
+        "kept" if revision == migrations.head() else "upgraded"
+    )
+    assert dump(empty_url) == fresh
+    assert did(installed(empty_url))["tables"] == "kept"
+    assert dump(empty_url) == fresh
+
+
+def test_revisions_are_one_line_from_first_to_last() -> None:
+    assert SCRIPTS.get_heads() == [migrations.head()]
+    assert SCRIPTS.get_bases() == [REVISIONS[0]]
+    assert sorted(REVISIONS) == REVISIONS
+
+
+def test_revisions_only_go_forward() -> None:
+    for script in SCRIPTS.walk_revisions():
+        assert not hasattr(script.module, "downgrade")
+        assert script.doc
+
+
+def test_what_people_stored_outlives_an_upgrade(empty_url: str) -> None:
+    install_revision(empty_url, REVISIONS[0])
+    with connect(empty_url, autocommit=True) as conn:
+        conn.execute("insert into _pgstack.setting (name, value) values ('query_cache', 'off')")
+    installed(empty_url)
+    with connect(empty_url, autocommit=True) as conn:
+        assert conn.execute("select _pgstack.setting_value('query_cache')").fetchone() == ("off",)
+
+
+def test_a_dump_restores_and_installs_again(
+    server: Server, second_server: Home, db_url: str, dump: Dump, tmp_path: Path
+) -> None:
+    with connect(db_url, autocommit=True) as conn:
+        conn.execute("create table docs (id integer primary key, body text)")
+        conn.execute("select pgstack.create_vectorizer('docs', 'body', dimensions => 3)")
+    file = tmp_path / "dump"
+    pg_dump, pg_restore = (postgres.binary(second_server, n) for n in ("pg_dump", "pg_restore"))
+    subprocess.run([pg_dump, "-Fc", "-f", file, "-d", db_url], check=True)
+    with empty_database(server) as dsn:
+        subprocess.run([pg_restore, "--exit-on-error", "-d", dsn, file], check=True)
+        assert dump(dsn) == dump(db_url)
+        assert set(did(installed(dsn)).values()) == {"kept"}
+        assert dump(dsn) == dump(db_url)
