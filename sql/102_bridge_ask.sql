@@ -62,6 +62,8 @@ declare
   _began timestamptz := clock_timestamp();
   _answer _pgstack.answer;
 begin
+  -- No answer is quicker than this, and a poll would take time from those who make it.
+  perform pg_sleep(0.002);
   loop
     select t.* into _answer
     from @extschema:dblink@.dblink('pgstack', _poll) as t (
