@@ -132,6 +132,42 @@ $$;
 comment on function _pgstack.destination_config(name, name, text) is
 'pgai''s destination configuration: a view and its table, or a column of the source.';
 
+-- pgai takes a column that is there as it is, and writing a vector into one of text works.
+create or replace function _pgstack.check_destination(
+  source regclass, embedding_column name, dimensions integer
+)
+returns void
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _wanted text := format('@extschema:vector@.vector(%s)', check_destination.dimensions);
+  _found text;
+begin
+  if check_destination.dimensions not between 1 and 16000 then
+    raise exception 'vectors cannot have % dimensions', check_destination.dimensions
+      using errcode = 'PS007', hint = 'Leave dimensions out: the model is asked.';
+  end if;
+  select format_type(a.atttypid, a.atttypmod) into _found
+  from pg_attribute as a
+  where a.attrelid = check_destination.source and a.attname = check_destination.embedding_column
+    and not a.attisdropped
+    and not (
+      a.atttypid = '@extschema:vector@.vector'::regtype
+      and a.atttypmod in (-1, check_destination.dimensions)
+    );
+  if found then
+    raise exception '% has a column "%" already, of type %',
+      check_destination.source, check_destination.embedding_column, _found
+      using errcode = 'PS013', hint = format('Name another column, or one of type %s.', _wanted);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_destination(regclass, name, integer) is
+'Raises PS007 or PS013 where no vectors of that length can be written.';
+
 -- pgai wants names of lower-case letters, digits and _, a letter first.
 create or replace function _pgstack.vectorizer_name(name text, table_name name)
 returns text
@@ -246,13 +282,18 @@ begin
   perform _pgstack.check_source(
     create_vectorizer.source, _pgstack.template_columns(_template)::name[] || content[1]
   );
-  if create_vectorizer.index not in ('auto', 'hnsw', 'diskann', 'none') then
+  if create_vectorizer.index is null
+    or create_vectorizer.index not in ('auto', 'hnsw', 'diskann', 'none')
+  then
     raise exception 'index cannot be "%"', create_vectorizer.index
       using errcode = 'PS007', hint = 'Use auto, hnsw, diskann or none.';
   end if;
   _dimensions := coalesce(
     create_vectorizer.dimensions,
     @extschema:vector@.vector_dims(pgstack.embed('How long are your vectors?', _model, 'document'))
+  );
+  perform _pgstack.check_destination(
+    create_vectorizer.source, create_vectorizer.embedding_column, _dimensions
   );
   begin
     _id := ai.create_vectorizer(
