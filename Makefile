@@ -3,6 +3,9 @@
 #   ARGS="..."   goes to the program: make test ARGS="-k search -x"
 #   CI=true      make test runs the slow tests too
 
+# Not into the environment: a test that runs make would hand it on.
+unexport ARGS
+
 .DEFAULT_GOAL := help
 .PHONY: help demo setup setup-dev test test-slow soak check lint format bench reference clean
 

@@ -42,7 +42,7 @@ def newcomer() -> Iterator[Newcomer]:
     """A fresh clone and an empty home, in a directory that root's server account can enter."""
     folder = Path(tempfile.mkdtemp(prefix="pgstack-newcomer-"))
     folder.chmod(0o755)
-    mine = ("PYTHON", "PGSTACK_", "VIRTUAL_ENV", "OLLAMA_", "PG", "MAKE", "MFLAGS", "CI")
+    mine = ("PYTHON", "PGSTACK_", "VIRTUAL_ENV", "OLLAMA_", "PG", "MAKE", "MFLAGS", "ARGS", "CI")
     env = {key: value for key, value in os.environ.items() if not key.startswith(mine)}
     env |= {"PGSTACK_HOME": str(folder / "home"), "PGSTACK_DEMO_MODEL": "smollm2:135m"}
     person = Newcomer(folder / "pgstack", env)
