@@ -163,7 +163,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return _pgstack.setting_value('text_config');
+  return _pgstack.setting_value('text_config')::regconfig;
 exception
   when undefined_object or invalid_name or invalid_schema_name then
     raise exception 'setting "text_config": %', sqlerrm

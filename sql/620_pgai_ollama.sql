@@ -19,10 +19,13 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if ollama_embed.host is null and ollama_embed.embedding_options is null then
+  if ollama_embed.input_text is null
+    or ollama_embed.host is null and ollama_embed.embedding_options is null
+  then
     return pgstack.embed(ollama_embed.input_text, ollama_embed.model);
   end if;
   perform _pgstack.check_model_host(ollama_embed.host);
+  perform _pgstack.embed_check(ollama_embed.input_text, ollama_embed.model, 'query');
   return (_pgstack.ask_worker('embed', jsonb_strip_nulls(jsonb_build_object(
     'model', ollama_embed.model,
     'input', jsonb_build_array(ollama_embed.input_text),
