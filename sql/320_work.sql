@@ -47,7 +47,8 @@ declare
   _keys jsonb[];
 begin
   -- One key may be queued several times.  Inserting in order of digest keeps two
-  -- claims that meet from waiting for each other in a circle.
+  -- claims that meet from waiting for each other in a circle.  The plan is a moment old:
+  -- what sees a row queued after a pause sees the pause as well.
   execute format(
     $sql$
     with due as materialized (
@@ -57,6 +58,7 @@ begin
         on w.vectorizer_id = $1 and w.digest = _pgstack.key_digest(%1$s)
       where (r.loading_retry_after is null or r.loading_retry_after <= now())
         and (w.digest is null or w.state = 'failed' or w.due_at <= clock_timestamp())
+        and not exists (select from ai.vectorizer as v where v.id = $1 and v.disabled)
       limit $3
       for update of r skip locked
     ),

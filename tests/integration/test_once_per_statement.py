@@ -50,7 +50,7 @@ def docs_url(running_url: str) -> Iterator[str]:
                 conn.execute(index)
     yield running_url
     with connect(running_url, autocommit=True) as conn:
-        conn.execute("drop schema none, hnsw, diskann cascade")
+        conn.execute("drop schema none, hnsw, diskann cascade; truncate _pgstack.query_cache")
 
 
 @pytest.fixture(params=list(INDEXES))
