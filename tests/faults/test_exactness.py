@@ -22,7 +22,7 @@ from pgstack.db import connect
 SESSIONS = 4
 OPERATIONS = int(os.environ.get("PGSTACK_FAULT_OPERATIONS", "1000")) // SESSIONS
 KEYS = 120
-WORDS = "ash birch cedar elm fir hazel larch maple oak pine rowan willow yew".split()
+WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "yew"]
 
 ISOLATION = (
     psycopg.IsolationLevel.READ_COMMITTED,
