@@ -109,6 +109,7 @@ def _install_objects(
     for schema in ("_pgstack", "pgstack"):
         _install_schema(conn, schema)
     done("tables", *_migrate(sa_connection, conn, schemas["vector"]))
+    conn.execute("set local search_path = pg_catalog, pg_temp")  # nobody's objects are meant
     files = [name for name in sqlfiles.names() if sqlfiles.applies(name, schemas)]
     for name in files:
         execute_script(conn, sqlfiles.read(name, schemas))
