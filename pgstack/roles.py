@@ -106,18 +106,18 @@ def install_bridge(conn: Connection, warnings: list[str], *, has_dblink: bool) -
     if problem is None:
         return "kept", _bridge_kind(conn)
     try:
-        _bridge_with_password(conn)
+        problems = _bridge_with_password(conn)
     except psycopg.Error as exc:
         conn.rollback()
-        problem = f"{problem}; {exc.diag.message_primary or exc}"
-    else:
-        second = bridge_problem(conn)
-        problem = second and f"{problem}; with a password: {second}"
-    if problem is None:
+        problems = [exc.diag.message_primary or str(exc)]
+    if not problems:
         return "created", _bridge_kind(conn)
     conn.execute("drop server if exists pgstack_bridge cascade")
+    mend = bridge_mend(conn)
     conn.commit()
-    warnings.append(f"the bridge cannot log in: {problem}. See: pgstack doctor")
+    warnings.append(
+        f"the bridge cannot log in: {problem}; with a password: {'; '.join(problems)}. {mend}"
+    )
     return "skipped", "the bridge cannot log in"
 
 
@@ -135,6 +135,29 @@ def bridge_problem(conn: Connection) -> str | None:
     return None
 
 
+def bridge_mend(conn: Connection) -> str:
+    """Return what lets the installing role give the bridge a password, and so a login."""
+    row = conn.execute(
+        """
+        select rolsuper, rolsuper or rolcreaterole,
+          has_foreign_data_wrapper_privilege(w.oid, 'usage'), quote_ident(rolname)
+        from pg_roles left join pg_foreign_data_wrapper as w on w.fdwname = 'dblink_fdw'
+        where rolname = current_user
+        """
+    ).fetchone()
+    is_super, may_create, may_use, name = row if row else (False, False, False, "current_user")
+    if is_super:
+        return (
+            f"Let {BRIDGE_ROLE} in, in pg_hba.conf, over the socket without a password, or let "
+            "roles in with one; then: pgstack install"
+        )
+    steps = [] if may_use else [f"grant usage on foreign data wrapper dblink_fdw to {name}"]
+    steps += [] if may_create else [f"alter role {name} createrole"]
+    if not steps:
+        return "Let roles in with a password, in pg_hba.conf; then: pgstack install"
+    return f"As a superuser: {'; '.join(steps)}; then: pgstack install"
+
+
 def _bridge_kind(conn: Connection) -> str:
     row = conn.execute(
         "select exists (select from pg_foreign_server where srvname = %s)", (BRIDGE_ROLE,)
@@ -143,19 +166,21 @@ def _bridge_kind(conn: Connection) -> str:
     return "logs in with a password of its own" if row and row[0] else "logs in over the socket"
 
 
-def _bridge_with_password(conn: Connection) -> None:
+def _bridge_with_password(conn: Connection) -> list[str]:
     """Give the bridge a role with a password, kept in a user mapping of one role.
 
     A role of this database's own, because other databases of the cluster may hold
-    another password for theirs.
+    another password for theirs.  Returns what is wrong with each way in; nothing: one works.
     """
     row = conn.execute(
-        "select oid::text, coalesce(host(inet_server_addr()), '127.0.0.1'), "
+        "select oid::text, host(inet_server_addr()), "
         "current_setting('port') from pg_database where datname = current_database()"
     ).fetchone()
     if row is None:
         raise InstallError("this database is not in pg_database", hint="pgstack doctor")
-    oid, host, port = row
+    oid, address, port = row
+    # Over a socket: pg_hba.conf may ask for no password there, or nothing listen on TCP.
+    hosts = [address] if address else ["127.0.0.1", conn.info.host]
     role = f"{BRIDGE_ROLE}_{oid}"
     password = secrets.token_urlsafe(32)
     if not _has_role(conn, role):
@@ -170,7 +195,14 @@ def _bridge_with_password(conn: Connection) -> None:
     conn.execute(
         sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed))
     )
-    conn.execute(
-        "select _pgstack.bridge_use_password(%s, %s, %s, %s)", (role, password, host, port)
-    )
-    conn.commit()
+    problems = []
+    for host in hosts:
+        conn.execute(
+            "select _pgstack.bridge_use_password(%s, %s, %s, %s)", (role, password, host, port)
+        )
+        conn.commit()
+        problem = bridge_problem(conn)
+        if problem is None:
+            return []
+        problems.append(problem)
+    return problems
