@@ -17,8 +17,22 @@
 
 -- ---------------------------------------------------------------- worker presence
 
--- A worker holds this advisory lock in shared mode for as long as it is connected,
--- so presence ends with the connection, however the worker dies.
+-- A worker holds an advisory lock of its own for as long as it is connected, so presence
+-- ends with the connection, however the worker dies.  The key comes from its random id,
+-- and the lock counts only in the worker's own session: nobody can take it first, to keep
+-- workers out, or take it too, to look like one.
+create or replace function _pgstack.worker_lock(worker uuid)
+returns bigint
+language sql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select hashtextextended(worker_lock.worker::text, 1885827956);
+$$;
+
+comment on function _pgstack.worker_lock(uuid) is
+'The key of the advisory lock that a worker holds.';
+
 create or replace function _pgstack.worker_present()
 returns boolean
 language sql volatile
@@ -27,10 +41,10 @@ set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select
-    from pg_locks as l
-    where l.locktype = 'advisory' and l.classid = 1885827956 and l.objid = 1 and l.objsubid = 2
-      and l.granted
-      and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+    from _pgstack.worker as w
+    join pg_locks as l on l.pid = w.pid
+    where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+      and (l.classid::bigint << 32) | l.objid::bigint = _pgstack.worker_lock(w.id)
   );
 $$;
 

@@ -10,7 +10,7 @@ language sql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_advisory_lock_shared(1885827956, 1);
+  select pg_advisory_lock(_pgstack.worker_lock(worker_start.worker));
   insert into _pgstack.worker (id, pid, version, model_server)
   values (worker_start.worker, pg_backend_pid(), worker_start.version, worker_start.model_server);
 $$;
@@ -86,7 +86,8 @@ begin
     from _pgstack.worker as w
     where not exists (
       select from pg_locks as l
-      where l.locktype = 'advisory' and l.classid = 1885827956 and l.objid = 1 and l.pid = w.pid
+      where l.pid = w.pid and l.locktype = 'advisory' and l.objsubid = 1
+        and (l.classid::bigint << 32) | l.objid::bigint = _pgstack.worker_lock(w.id)
     )
     for update skip locked
   loop

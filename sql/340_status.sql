@@ -162,6 +162,14 @@ begin
       current_setting('transaction_isolation')
       using errcode = 'PS007', hint = 'Call it in a transaction of its own.';
   end if;
+  execute format(
+    'select exists (select from %s as r where r.xmin = pg_current_xact_id_if_assigned()::xid)',
+    _plan.queue
+  ) into _stale;
+  if _stale then
+    raise exception 'rows that this transaction changed cannot be embedded before it commits'
+      using errcode = 'PS007', hint = 'commit; then wait.';
+  end if;
   loop
     execute format('select exists (select from %s)', _plan.queue) into _stale;
     exit when not _stale or clock_timestamp() >= _until;

@@ -58,6 +58,7 @@ begin
     _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, _pgstack.vectorizer_plan,
     pgstack.settings, pgstack.vectorizer_status
   to public;
+  grant select (id, pid) on _pgstack.worker to public;
   -- Once: it would wait for every session that reads the cache in a transaction.
   if not exists (
     select from pg_policy as p

@@ -126,7 +126,8 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any], *, onc
     try:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
             helpers = [
-                group.create_task(_listen(session, listener, bridge)),
+                group.create_task(_listen(session, listener)),
+                group.create_task(bridge.watch()),
                 group.create_task(_maintain(session, bridge)),
                 group.create_task(_stop_late(session, limit)),
             ]
@@ -155,13 +156,13 @@ async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
 
-async def _listen(session: Session, listener: psycopg.AsyncConnection[Any], bridge: Bridge) -> None:
+async def _listen(session: Session, listener: psycopg.AsyncConnection[Any]) -> None:
     async for notice in listener.notifies():
         match notice.channel:
             case "pgstack_request":
                 session.questions.set()
             case "pgstack_cancel":
-                bridge.cancel(int(notice.payload))
+                session.withdrawn.set()
             case "pgstack_work":
                 session.work.set()
     raise psycopg.OperationalError("the listening connection ended")

@@ -52,10 +52,15 @@ class Bridge:
             for task in self.tasks.values():
                 task.cancel()
 
-    def cancel(self, request: int) -> None:
-        """Stop answering a question that was withdrawn."""
-        if task := self.tasks.get(request):
-            task.cancel()
+    async def watch(self) -> None:
+        """Look at once which questions are still wanted when one was withdrawn.
+
+        Anybody may send a notification, so what it says is not believed.
+        """
+        while True:
+            await self.session.withdrawn.wait()
+            self.session.withdrawn.clear()
+            await self.renew()
 
     async def renew(self) -> None:
         """Keep the leases of running questions; stop those nobody waits for."""
@@ -64,7 +69,8 @@ class Bridge:
             return
         rows = await self.session.fetch(queries.REQUEST_RENEW, self.session.worker, ids)
         for gone in set(ids) - {row[0] for row in rows}:
-            self.cancel(gone)
+            if task := self.tasks.get(gone):
+                task.cancel()
 
     def _start(
         self, request: int, kind: str, payload: dict[str, Any], asker: str, seconds: float
@@ -101,6 +107,9 @@ class Bridge:
             log.warning("question %s: the database went away: %s", request, exc)
         except psycopg.Error as exc:
             await self._fail(request, PgstackError(f"the answer cannot be stored: {exc}"))
+        except Exception as exc:  # a payload that no function of ours sends
+            log.exception("question %s", request)
+            await self._fail(request, PgstackError(f"the question is malformed: {exc!r}"))
 
     async def _fail(self, request: int, exc: PgstackError) -> None:
         session = self.session

@@ -31,7 +31,8 @@ class Session:
     """One connection of a worker to its database, for as long as that lasts.
 
     ``names`` limits the worker to some vectorizers; None means all of them.
-    ``work`` and ``questions`` are set when there may be something to do.
+    ``work`` and ``questions`` are set when there may be something to do, ``withdrawn`` when
+    a question may not be wanted any more.
     """
 
     worker: uuid.UUID
@@ -43,6 +44,7 @@ class Session:
     stopping: asyncio.Event
     work: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)
+    withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def fetch(self, query: LiteralString, *params: object) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows."""

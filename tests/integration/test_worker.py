@@ -443,3 +443,37 @@ def test_an_interrupted_index_is_built_anew(db: Connection, worker: Any) -> None
     db.execute("select pgstack.configure('index_min_rows', '50')")
     await_status(db, "t", index="hnsw")
     assert rows(db, "select to_regclass('broken')") == [(None,)]
+
+
+# --------------------------------------------------------------------- odd neighbours
+
+
+def test_a_strangers_notification_harms_no_worker(db: Connection, worker: Any) -> None:
+    for payload in ("banana", "", "1", "x" * 7000):
+        db.execute("select pg_notify('pgstack_cancel', %s)", (payload,))
+    assert rows(db, "select vector_dims(pgstack.embed('still here'))") == [(384,)]
+    assert worker.process.poll() is None
+
+
+def test_a_malformed_question_gets_an_error(db: Connection, worker: Any) -> None:
+    with pytest.raises(psycopg.Error, match="malformed"):
+        db.execute("select _pgstack.ask_worker('embed', '{\"input\": [\"x\"]}')")
+    assert worker.process.poll() is None
+
+
+def test_a_worker_cannot_be_kept_out_or_feigned(
+    db: Connection, db_url: str, start_worker: Callable[..., Any]
+) -> None:
+    for objid in (1, 2, 3):
+        db.execute("select pg_advisory_lock(1885827956, %s)", (objid,))
+    assert rows(db, "select _pgstack.worker_present()") == [(False,)]
+    start_worker(db_url).wait_until_present()
+
+
+def test_waiting_for_ones_own_uncommitted_rows_is_refused(db: Connection, worker: Any) -> None:
+    db.execute("create table t (id int primary key, body text)")
+    vectorize(db, "t", "body")
+    with pytest.raises(psycopg.Error, match="before it commits") as caught, db.transaction():
+        db.execute("insert into t values (1, 'one')")
+        db.execute("select pgstack.wait_until_fresh('t')")
+    assert caught.value.sqlstate == "PS007"
