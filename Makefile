@@ -12,6 +12,8 @@ unexport ARGS
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 PY_FOLDERS := pgstack cli tests bench scripts
+# Two processes, each with servers of its own: most tests wait more than they compute.
+PARALLEL := --numprocesses 2 --dist loadfile
 # `make soak` alone runs these: they take as long as they are told to.
 EXCLUDED := $(if $(CI),not soak,not soak and not slow)
 
@@ -31,7 +33,7 @@ setup-dev: ## Prepare .venv for test, check and bench, and fetch the small model
 	@scripts/setup --dev --quiet
 
 test: setup-dev ## Run the tests; with CI=true the slow ones too
-	@$(PYTEST) -m "$(EXCLUDED)" $(ARGS)
+	@$(PYTEST) -m "$(EXCLUDED)" $(PARALLEL) $(ARGS)
 
 test-slow: setup-dev ## Run only the slow tests: the wheel, a newcomer's first minutes
 	@$(PYTEST) -m "slow and not soak" $(ARGS)

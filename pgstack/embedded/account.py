@@ -16,6 +16,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def _make_root(root: Path, account: Account) -> None:
     if root.exists():
         return
     _make_root(root.parent, account)
-    root.mkdir(mode=0o700)
+    root.mkdir(mode=0o700, exist_ok=True)  # another `up` may be a moment ahead
     if account.uid != os.geteuid():
         root.chmod(0o755)  # the server's user walks through, whatever root's umask
 
@@ -184,7 +185,8 @@ def _make_private(directory: Path, account: Account) -> None:
         os.chown(directory, *account.ids, follow_symlinks=False)
         # Files that root wrote here while it ran the supervisor itself.
         for entry in os.scandir(directory):
-            os.chown(entry.path, *account.ids, follow_symlinks=False)
+            with suppress(FileNotFoundError):  # temporary files of another `up`
+                os.chown(entry.path, *account.ids, follow_symlinks=False)
 
 
 def make_socket_directory(directory: Path, account: Account) -> None:

@@ -93,6 +93,7 @@ def up(home: Home, *, connected: bool = True, **options: Any) -> StackStatus:
 
     def prepare(dsn: str) -> None:
         with psycopg.connect(dsn) as conn:
+            conn.execute("select pg_advisory_xact_lock(1)")  # as an install would
             conn.execute("create schema if not exists _pgstack")
             conn.execute(ANSWER_YES if connected else ANSWER_NO)
 
