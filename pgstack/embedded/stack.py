@@ -90,6 +90,9 @@ def up(
     if prepare is not None:
         prepare(postgres.dsn(home))
     ollama_host = os.environ.get("OLLAMA_HOST") or None
+    if worker and not (models or ollama_host or model_server_url(home)):
+        progress("worker: left out, as it has no model server to call: set OLLAMA_HOST for one")
+        worker = False
     asked = Plan(worker=worker, models=models and ollama_host is None, ollama_host=ollama_host)
     if worker or models:
         with locked(home.state / "stack.lock"):

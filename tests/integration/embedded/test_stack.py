@@ -147,6 +147,12 @@ def test_up_again_changes_nothing(home: Home) -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
+def test_a_worker_without_a_model_server_is_left_out(home: Home) -> None:
+    found = up(home, models=False)
+    assert (found.postgres.running, found.worker.running) == (True, False)
+
+
+@pytest.mark.usefixtures("stand_ins")
 def test_two_at_once_start_one_of_each(home: Home) -> None:
     found: list[StackStatus] = []
     threads = [threading.Thread(target=lambda: found.append(up(home))) for _ in range(2)]
