@@ -52,7 +52,9 @@ def require(name: str) -> Path:
     """Return the model's directory, or skip."""
     model = known(name)
     if not is_installed(model, MODELS):
-        pytest.skip(f"{name} is not in {MODELS}: run make test, or PGSTACK_TEST_MODELS")
+        pytest.skip(
+            f"{name} is not in {MODELS}: pgstack.embedded.modelserver pull, or PGSTACK_TEST_MODELS"
+        )
     return MODELS / model.folder
 
 
