@@ -28,8 +28,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(*, latency_ms: float = 0) -> Iterator[Stack]:
-    """Run a stack in a temporary home for the length of a ``with`` block."""
+def database() -> Iterator[str]:
+    """Run a PostgreSQL with pgstack in a temporary home; gives its DSN."""
     root = Path(tempfile.mkdtemp(prefix="pgstack-bench-"))
     root.chmod(0o755)  # as root, the server runs as another user, who must get in
     home = Home(root / "home")
@@ -38,11 +38,21 @@ def running(*, latency_ms: float = 0) -> Iterator[Stack]:
         dsn = postgres.dsn(home)
         with connect(dsn) as conn:
             install.install(conn)
-        with start_deterministic(latency_ms=latency_ms) as url, _worker(dsn, url):
-            yield Stack(dsn, url)
+        yield dsn
     finally:
         postgres.stop(home)
         shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(*, latency_ms: float = 0) -> Iterator[Stack]:
+    """Run a whole stack in a temporary home for the length of a ``with`` block."""
+    with (
+        database() as dsn,
+        start_deterministic(latency_ms=latency_ms) as url,
+        _worker(dsn, url),
+    ):
+        yield Stack(dsn, url)
 
 
 @contextlib.contextmanager

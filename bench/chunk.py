@@ -1,6 +1,6 @@
 """pgstack.chunk against LangChain's splitters in Python, on the same text.
 
-    python bench/chunk.py [-d URL] [--runs N]
+    make bench-chunk
 
 Prints ours, LangChain's and the ratio for each case and writes bench/out/chunk.json.
 Ours includes sending the text to the database and the chunks back; "in server" leaves
@@ -11,23 +11,18 @@ vectorizer's worker pays.  The chunks are compared first: both must be the same.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import platform
 import random
-import statistics
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from langchain_text_splitters import CharacterTextSplitter, RecursiveCharacterTextSplitter
 
+from bench import _stack
+from bench._report import Case, median, report, times_ms
+from pgstack.db import connect
+
 SEPARATORS = ["\n\n", "\n", ".", "?", "!", " ", ""]
-OUT = Path(__file__).parent / "out" / "chunk.json"
 
 
 def documents() -> dict[str, str]:
@@ -56,18 +51,7 @@ def documents() -> dict[str, str]:
     }
 
 
-def median_ms(run: Callable[[], object], runs: int) -> float:
-    """Return the median time of ``run`` in milliseconds, after one try for warming up."""
-    run()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
-
-
-def measure(conn: psycopg.Connection[Any], runs: int) -> list[dict[str, Any]]:
+def measure(conn: psycopg.Connection[Any], runs: int) -> list[Case]:
     """Run every case and return the rows of the result."""
     results = []
     conn.execute("create temporary table bench_text (name text primary key, body text)")
@@ -103,45 +87,26 @@ def measure(conn: psycopg.Connection[Any], runs: int) -> list[dict[str, Any]]:
             same = [row[0] for row in ours()] == splitter.split_text(text)
             if not same:
                 raise SystemExit(f"{name}, {method} {size}/{overlap}: the chunks differ")
-            peer = median_ms(lambda s=splitter, t=text: s.split_text(t), runs)  # type: ignore[misc]
+            peer = median(times_ms(lambda _, s=splitter, t=text: s.split_text(t), runs))  # type: ignore[misc]
             for label, run in (("", ours), (", in server", in_server)):
-                took = median_ms(run, runs)
-                results.append(
-                    {
-                        "case": f"{name}, {method} {size}/{overlap}{label}",
-                        "ours": round(took, 1),
-                        "peer": round(peer, 1),
-                        "ratio": round(took / peer, 2),
-                        "unit": "ms",
-                        "runs": runs,
-                    }
-                )
+                took = median(times_ms(lambda _, run=run: run(), runs))  # type: ignore[misc]
+                case = f"{name}, {method} {size}/{overlap}{label}"
+                results.append(Case(case, took, peer, "ms", runs))
     return results
 
 
 def main() -> None:
     """Measure, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("-d", "--database-url", default=os.environ.get("PGSTACK_DATABASE_URL"))
     parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
-    if not arguments.database_url:
-        parser.error("which database? -d URL, for example -d $(pgstack url)")
+    runs = parser.parse_args().runs
     logging.getLogger("langchain_text_splitters.base").setLevel(logging.ERROR)
-    with psycopg.connect(arguments.database_url) as conn:
-        results = measure(conn, arguments.runs)
+    with _stack.database() as dsn, connect(dsn) as conn:
+        results = measure(conn, runs)
         server = conn.info.server_version
         conn.rollback()
-    print(f"{'case':58} {'ours ms':>9} {'peer ms':>9} {'ratio':>7}")
-    for row in results:
-        print(f"{row['case']:58} {row['ours']:9.1f} {row['peer']:9.1f} {row['ratio']:7.2f}")
-    print(
-        f"ours: pgstack.chunk, PostgreSQL {server // 10000}.{server % 10000}; "
-        f"peer: langchain-text-splitters {version('langchain-text-splitters')}, "
-        f"Python {platform.python_version()}; median of {arguments.runs}"
-    )
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    report("chunk", "langchain", results, ["pgstack", "psycopg", "langchain-text-splitters"])
+    print(f"PostgreSQL {server // 10000}.{server % 10000}; median of {runs}")
 
 
 if __name__ == "__main__":

@@ -93,9 +93,7 @@ class Reference:
 def folder() -> Path:
     model = known("all-minilm")
     if not is_installed(model, MODELS):
-        pytest.skip(
-            f"all-minilm is not in {MODELS}: pgstack.embedded.modelserver pull, or PGSTACK_TEST_MODELS"
-        )
+        pytest.skip(f"all-minilm is not in {MODELS}: see PGSTACK_TEST_MODELS")
     return MODELS / model.folder
 
 

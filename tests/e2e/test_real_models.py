@@ -52,9 +52,7 @@ def require(name: str) -> Path:
     """Return the model's directory, or skip."""
     model = known(name)
     if not is_installed(model, MODELS):
-        pytest.skip(
-            f"{name} is not in {MODELS}: pgstack.embedded.modelserver pull, or PGSTACK_TEST_MODELS"
-        )
+        pytest.skip(f"{name} is not in {MODELS}: see PGSTACK_TEST_MODELS")
     return MODELS / model.folder
 
 
