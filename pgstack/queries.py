@@ -17,7 +17,7 @@ WORK_RENEW: Final[LiteralString] = "select _pgstack.work_renew(%s)"
 
 # Worker: questions from SQL (the bridge).
 REQUEST_CLAIM: Final[LiteralString] = (
-    "select id, kind, payload, asker, seconds_left from _pgstack.request_claim(%s, %s)"
+    "select id, kind, payload, seconds_left from _pgstack.request_claim(%s, %s)"
 )
 REQUEST_RENEW: Final[LiteralString] = "select _pgstack.request_renew(%s, %s)"
 REQUEST_COMPLETE: Final[LiteralString] = "select _pgstack.request_complete(%s, %s, %s, %s)"

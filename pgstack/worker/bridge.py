@@ -16,7 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pgstack import queries
-from pgstack.errors import HostNotAllowed, ModelServerError, PgstackError
+from pgstack.errors import ModelServerError, PgstackError, UsageError
 from pgstack.models import ModelServer
 from pgstack.worker.session import Session, log, wait_for
 
@@ -72,9 +72,7 @@ class Bridge:
             if task := self.tasks.get(gone):
                 task.cancel()
 
-    def _start(
-        self, request: int, kind: str, payload: dict[str, Any], asker: str, seconds: float
-    ) -> None:
+    def _start(self, request: int, kind: str, payload: dict[str, Any], seconds: float) -> None:
         task = asyncio.create_task(self._answer(request, kind, payload, seconds))
         self.tasks[request] = task
         task.add_done_callback(lambda _: self._ended(request))
@@ -143,7 +141,7 @@ async def call(server: ModelServer, kind: str, payload: dict[str, Any]) -> Answe
         case "ps":
             return {"models": await server.ps()}, None
         case _:
-            raise HostNotAllowed(f"the worker does not know the question {kind!r}")
+            raise UsageError(f"the worker does not know the question {kind!r}")
 
 
 async def _embed(server: ModelServer, payload: dict[str, Any]) -> list[str]:
