@@ -259,7 +259,6 @@ begin
   update _pgstack.vectorizer as v
   set embedded_rows = v.embedded_rows + cardinality(_settled),
     embedded_chunks = v.embedded_chunks + cardinality(work_complete.embeddings),
-    busy_seconds = v.busy_seconds + work_complete.seconds,
     last_success_at = now(),
     problem = null
   where v.vectorizer_id = _plan.id;

@@ -101,7 +101,7 @@ as $$
     end,
     q.pending, w.leased, w.waiting, w.failed, clock_timestamp() - q.oldest,
     coalesce(v.embedded_rows, 0), coalesce(v.embedded_chunks, 0),
-    round((v.embedded_rows / nullif(v.busy_seconds, 0))::numeric, 1)::double precision,
+    round((v.rows_rate * exp(-extract(epoch from clock_timestamp() - v.rated_at) / 30))::numeric, 1)::double precision,
     _pgstack.index_status(p), v.last_success_at, v.last_error_at,
     coalesce(_pgstack.vectorizer_problem(p), v.problem, v.last_error)
   from _pgstack.vectorizer_plan as p
