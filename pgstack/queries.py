@@ -27,19 +27,20 @@ REQUEST_FAIL: Final[LiteralString] = "select _pgstack.request_fail(%s, %s, %s, %
 PREPARE: Final[LiteralString] = "select _pgstack.prepare_vectorizers()"
 WORK_CLAIM: Final[LiteralString] = (
     # Keys travel as text: Python would round a numeric.
-    "select c.vectorizer_id, c.keys::text[], p.name, p.model, p.options, p.keep_alive, p.base_url "
-    "from _pgstack.work_claim(%s, %s, %s) as c "
-    "join _pgstack.vectorizer_plan as p on p.id = c.vectorizer_id"
+    "select vectorizer_id, name, keys::text[], model_key, model_server, model, options, keep_alive "
+    "from _pgstack.work_claim(%s, %s, %s, %s)"
 )
 WORK_LOAD: Final[LiteralString] = (
-    "select nr, version, chunk_seq, start_char, end_char, chunk, input "
-    "from _pgstack.work_load(%s, %s::jsonb[])"
+    "select nr, version, chunk_seq, start_char, end_char, digest, wanted, chunk, input "
+    "from _pgstack.work_load(%s, %s::jsonb[], %s)"
 )
 WORK_COMPLETE: Final[LiteralString] = (
     "select _pgstack.work_complete("
-    "%s, %s, %s::jsonb[], %s, %s::int[], %s::int[], %s::int[], %s::int[], "
-    "%s::text[], %s::text[], %s)"
+    "%s, %s, %s::jsonb[], %s::bytea[], %s::int[], %s::int[], %s::int[], %s::int[], "
+    "%s::bytea[], %s::text[], %s)"
 )
+BREAKER_OPEN: Final[LiteralString] = "select _pgstack.breaker_open(%s, %s, %s, %s, %s)"
+BREAKER_CLOSE: Final[LiteralString] = "select _pgstack.breaker_close(%s, %s, %s)"
 WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
 WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s, %s, %s)"
 WORK_LEFT: Final[LiteralString] = "select _pgstack.work_left(%s)"

@@ -53,6 +53,14 @@ as $$
       'How often a row is tried before it is set aside as failed.'
     ),
     (
+      'embedding_cache', 'off', 'on|off',
+      'Keep vectors by the digest of their text, so that no vectorizer embeds a text that another has embedded.'
+    ),
+    (
+      'embedding_cache_size', '100000', '\d{1,9}',
+      'Vectors that the embedding cache keeps; the oldest go first.'
+    ),
+    (
       'index_min_rows', '10000', '\d{1,9}',
       'Chunks from which on a vectorizer gets a vector index.'
     ),

@@ -15,8 +15,12 @@
 --   3. A source row that is gone is settled in one statement with one snapshot: queue
 --      rows go only where that snapshot shows no source row.
 -- Locks are taken in the order source, target, queue, work: the order in which a user's
--- DELETE or TRUNCATE takes them through pgai's triggers.  skip locked: a user's statement
+-- DELETE or TRUNCATE takes them through the triggers.  skip locked: a user's statement
 -- never waits for a worker that waits for it.
+--
+-- A vector is made once.  Each chunk carries the digest of all that its vector depends on
+-- (model, dimensions, options, text); a chunk whose digest is known already, in its own row
+-- or in another, never leaves the database.
 --
 -- Callers: pgstack/worker.  They must read all rows: row_security is off there.
 -- Errors: PS002 wrong vector length.
@@ -46,29 +50,35 @@ as $$
 declare
   _keys jsonb[];
 begin
+  -- In the order of the key, so that an index finds them: what was done before has left
+  -- dead rows at the head of the table, and an index learns to pass them over.
   -- One key may be queued several times.  Inserting in order of digest keeps two
   -- claims that meet from waiting for each other in a circle.  The plan is a moment old:
   -- what sees a row queued after a pause sees the pause as well.
   execute format(
     $sql$
     with due as materialized (
-      select %1$s as key
+      select d.key, d.digest
       from %2$s as r
-      left join _pgstack.work as w
-        on w.vectorizer_id = $1 and w.digest = _pgstack.key_digest(%1$s)
+      cross join lateral (select %1$s as key) as j
+      cross join lateral (select j.key, _pgstack.key_digest(j.key) as digest) as d
       where (r.loading_retry_after is null or r.loading_retry_after <= now())
-        and (w.digest is null or w.state = 'failed' or w.due_at <= clock_timestamp())
+        and not exists (
+          select from _pgstack.work as w
+          where w.vectorizer_id = $1 and w.digest = d.digest
+            and w.state <> 'failed' and w.due_at > clock_timestamp()
+        )
         and not exists (select from ai.vectorizer as v where v.id = $1 and v.disabled)
+      order by %3$s
       limit $3
       for update of r skip locked
     ),
     leased as (
       insert into _pgstack.work as w (vectorizer_id, digest, key, state, worker, due_at)
-      select distinct on (_pgstack.key_digest(d.key))
-        $1, _pgstack.key_digest(d.key), d.key, 'leased', $2,
-        clock_timestamp() + _pgstack.setting_interval('lease')
+      select distinct on (d.digest)
+        $1, d.digest, d.key, 'leased', $2, clock_timestamp() + $4
       from due as d
-      order by _pgstack.key_digest(d.key)
+      order by d.digest
       on conflict on constraint work_pkey do update
       set state = 'leased', worker = excluded.worker, due_at = excluded.due_at,
         changed_at = clock_timestamp(),
@@ -78,8 +88,11 @@ begin
     )
     select coalesce(array_agg(l.key), '{}') from leased as l
     $sql$,
-    plan.key_json, plan.queue
-  ) using plan.id, worker, wanted into _keys;
+    plan.key_json, plan.queue, (
+      select string_agg(format('r.%I', c.name), ', ' order by c.nr)
+      from unnest(plan.key_columns) with ordinality as c (name, nr)
+    )
+  ) using plan.id, worker, wanted, _pgstack.setting_interval('lease') into _keys;
   return _keys;
 end;
 $$;
@@ -87,10 +100,15 @@ $$;
 comment on function _pgstack.claim_keys(_pgstack.vectorizer_plan, uuid, integer) is
 'Leases up to so many queued keys of one vectorizer to a worker.';
 
--- Takes from one vectorizer at a time, any of them in turn (a random order is fair over
--- time and needs no shared state).  One that cannot run is passed over and says why.
-create or replace function _pgstack.work_claim(worker uuid, names text[], wanted integer)
-returns table (vectorizer_id integer, keys jsonb[])
+-- One vectorizer at a time, any of them in turn: a random order is fair over time and
+-- needs no shared state.  One that cannot run is passed over and says why.
+create or replace function _pgstack.work_claim(
+  worker uuid, names text[], wanted jsonb, resting text[]
+)
+returns table (
+  vectorizer_id integer, name text, model_key text, model_server text, model text,
+  options jsonb, keep_alive text, keys jsonb[]
+)
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -102,17 +120,28 @@ begin
   for _plan in
     select p.*
     from _pgstack.vectorizer_plan as p
-    where not p.disabled and (work_claim.names is null or p.name = any (work_claim.names))
+    where not p.disabled
+      and (work_claim.names is null or p.name = any (work_claim.names))
+      and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) <> all (work_claim.resting)
     order by random()
   loop
     begin
       _problem := _pgstack.vectorizer_problem(_plan);
       if _problem is null then
         keys := _pgstack.claim_keys(
-          _plan, work_claim.worker, least(work_claim.wanted, _plan.batch_size)
+          _plan, work_claim.worker,
+          least(coalesce((work_claim.wanted ->> _plan.id::text)::integer, 32), _plan.batch_size)
         );
         if cardinality(keys) > 0 then
           vectorizer_id := _plan.id;
+          name := _plan.name;
+          model_key := _pgstack.model_key(
+            _plan.base_url, _plan.model, _plan.options, _plan.keep_alive
+          );
+          model_server := _plan.base_url;
+          model := _plan.model;
+          options := _plan.options;
+          keep_alive := _plan.keep_alive;
           return next;
           return;
         end if;
@@ -131,8 +160,22 @@ begin
 end;
 $$;
 
-comment on function _pgstack.work_claim(uuid, text[], integer) is
-'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. No row: nothing is due.';
+comment on function _pgstack.work_claim(uuid, text[], jsonb, text[]) is
+'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wanted: {"id": rows}, 32 for those it does not name. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
+
+create or replace function _pgstack.model_key(
+  model_server text, model text, options jsonb, keep_alive text
+)
+returns text
+language sql immutable parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_array(model_server, model, options, keep_alive)::text;
+$$;
+
+comment on function _pgstack.model_key(text, text, jsonb, text) is
+'A model as a vectorizer asks for it: the same key, the same calls.';
 
 create or replace function _pgstack.note_problem(id integer, problem text)
 returns void
@@ -156,10 +199,45 @@ comment on function _pgstack.note_problem(integer, text) is
 
 -- ----------------------------------------------------------------------------- load
 
-create or replace function _pgstack.work_load(vectorizer_id integer, keys jsonb[])
+-- Whether a vectorizer's table has the columns that prepare_vectorizer() adds.
+create or replace function _pgstack.has_digests(plan _pgstack.vectorizer_plan)
+returns boolean
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select plan.has_table and exists (
+    select from pg_attribute as a
+    where a.attrelid = _pgstack.find_relation(plan.target) and a.attname = 'digest'
+      and not a.attisdropped
+  );
+$$;
+
+comment on function _pgstack.has_digests(_pgstack.vectorizer_plan) is
+'Whether the chunks of a vectorizer carry digests.';
+
+-- Is there a vector for d.digest already?  An expression for work_load().
+create or replace function _pgstack.known_expression(plan _pgstack.vectorizer_plan)
+returns text
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when _pgstack.has_digests(plan)
+    then format('exists (select from %s as t where t.digest = d.digest)', plan.target)
+    else 'false'
+  end;
+$$;
+
+comment on function _pgstack.known_expression(_pgstack.vectorizer_plan) is
+'SQL that tells whether the vectorizer has a vector for d.digest.';
+
+create or replace function _pgstack.work_load(
+  vectorizer_id integer, keys jsonb[], model_digest text
+)
 returns table (
-  nr integer, version bytea, chunk_seq integer,
-  start_char integer, end_char integer, chunk text, input text
+  nr integer, version bytea, chunk_seq integer, start_char integer, end_char integer,
+  digest bytea, wanted boolean, chunk text, input text
 )
 language plpgsql stable
 security invoker
@@ -168,6 +246,7 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_load.vectorizer_id);
   _split jsonb := _plan.chunking;
+  _plain boolean := _plan.template = '$chunk';
   _separators text[];
 begin
   if _plan.id is null then
@@ -180,8 +259,10 @@ begin
   return query execute format(
     $sql$
     select
-      q.nr::integer, s.version, c.seq, c.start_char, c.end_char, c.chunk,
-      case when c.chunk is not null then _pgstack.fill_template($2, c.chunk, s.vars) end
+      q.nr::integer, s.version, c.seq, c.start_char, c.end_char, d.digest,
+      not (k.in_target or k.in_cache),
+      case when not k.in_target then c.chunk end,
+      case when not (k.in_target or k.in_cache) then i.input end
     from unnest($1) with ordinality as q (key, nr)
     left join lateral (
       select
@@ -190,10 +271,22 @@ begin
       where %6$s
     ) as s on true
     left join lateral pgstack.chunk(s.content, $3, $4, $5, $6, $7) as c on true
+    left join lateral (select %7$s as input) as i on true
+    left join lateral (
+      select sha256($8 || convert_to(c.chunk, 'UTF8') || coalesce('\x00' || convert_to(i.input, 'UTF8'), ''))
+        as digest
+    ) as d on true
+    left join lateral (
+      select
+        %8$s as in_target,
+        $9 and exists (select from _pgstack.embedding_cache as e where e.digest = d.digest) as in_cache
+    ) as k on d.digest is not null
     order by q.nr, c.seq
     $sql$,
-    _plan.content_json, _plan.content_vars, _plan.content_column,
-    _plan.source, _plan.key_record, _plan.key_match
+    _plan.content_json, case when _plain then 'null::jsonb' else _plan.content_vars end,
+    _plan.content_column, _plan.source, _plan.key_record, _plan.key_match,
+    case when _plain then 'null::text' else '_pgstack.fill_template($2, c.chunk, s.vars)' end,
+    _pgstack.known_expression(_plan)
   ) using
     work_load.keys,
     _plan.template,
@@ -205,12 +298,30 @@ begin
     coalesce((_split ->> 'chunk_size')::integer, 800),
     coalesce((_split ->> 'chunk_overlap')::integer, 400),
     _separators,
-    coalesce((_split ->> 'is_separator_regex')::boolean, false);
+    coalesce((_split ->> 'is_separator_regex')::boolean, false),
+    _pgstack.model_salt(_plan, work_load.model_digest),
+    _pgstack.setting_value('embedding_cache') = 'on';
 end;
 $$;
 
-comment on function _pgstack.work_load(integer, jsonb[]) is
-'The texts to embed for leased keys, nr counting keys from 1. A row without version: the source row is gone. A row without chunk: it has no text.';
+comment on function _pgstack.work_load(integer, jsonb[], text) is
+'The texts to embed for leased keys, nr counting keys from 1. model_digest: what the model server calls the model''s weights; NULL: unknown.
+A row without version: the source row is gone. A row without digest: it has no text. wanted: its vector is not known yet. chunk: NULL where the table of chunks has it. input: what to embed, NULL: the chunk itself.';
+
+create or replace function _pgstack.model_salt(plan _pgstack.vectorizer_plan, model_digest text)
+returns bytea
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(convert_to(
+    jsonb_build_array(plan.base_url, plan.model, model_digest, plan.dimensions, plan.options)::text,
+    'UTF8'
+  ));
+$$;
+
+comment on function _pgstack.model_salt(_pgstack.vectorizer_plan, text) is
+'A fingerprint of the model as a vectorizer uses it.';
 
 create or replace function _pgstack.content_version(content jsonb)
 returns bytea

@@ -6,8 +6,8 @@
 -- ------------------------------------------------------------------- settle the queue
 
 -- Locks the source rows that still read as their version says; returns the numbers of
--- their keys and deletes their queue rows.
-create or replace function _pgstack.settle_present(
+-- their keys.
+create or replace function _pgstack.lock_unchanged(
   plan _pgstack.vectorizer_plan, keys jsonb[], versions bytea[]
 )
 returns integer[]
@@ -16,7 +16,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _settled integer[];
+  _unchanged integer[];
 begin
   execute format(
     $sql$
@@ -31,8 +31,24 @@ begin
     select coalesce(array_agg(s.nr::integer), '{}') from same as s
     $sql$,
     plan.key_record, plan.source, plan.key_match, plan.content_json
-  ) using keys, versions into _settled;
-  -- A statement of its own: its snapshot is younger than the locks.
+  ) using keys, versions into _unchanged;
+  return _unchanged;
+end;
+$$;
+
+comment on function _pgstack.lock_unchanged(_pgstack.vectorizer_plan, jsonb[], bytea[]) is
+'Locks source rows whose content is unchanged; returns which keys, by number.';
+
+-- A statement of its own: its snapshot is younger than the locks.
+create or replace function _pgstack.unqueue(
+  plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[]
+)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
   execute format(
     $sql$
     delete from %1$s as r
@@ -40,13 +56,12 @@ begin
     where %3$s and q.nr = any ($2)
     $sql$,
     plan.queue, plan.key_record, plan.key_match
-  ) using keys, _settled;
-  return _settled;
+  ) using keys, settled;
 end;
 $$;
 
-comment on function _pgstack.settle_present(_pgstack.vectorizer_plan, jsonb[], bytea[]) is
-'Locks source rows whose content is unchanged and takes them off the queue; returns which keys, by number.';
+comment on function _pgstack.unqueue(_pgstack.vectorizer_plan, jsonb[], integer[]) is
+'Takes settled keys, given by number, off the queue.';
 
 -- For keys without a source row: their chunks go, and their queue rows go where no
 -- source row came back meanwhile.
@@ -86,7 +101,7 @@ comment on function _pgstack.settle_gone(_pgstack.vectorizer_plan, jsonb[]) is
 -- ------------------------------------------------------------------------- complete
 
 create or replace function _pgstack.check_dimensions(
-  plan _pgstack.vectorizer_plan, embeddings text[]
+  plan _pgstack.vectorizer_plan, embeddings @extschema:vector@.vector[]
 )
 returns void
 language plpgsql stable
@@ -96,9 +111,9 @@ as $$
 declare
   _got integer;
 begin
-  select @extschema:vector@.vector_dims(e.embedding::@extschema:vector@.vector) into _got
+  select @extschema:vector@.vector_dims(e.embedding) into _got
   from unnest(check_dimensions.embeddings) as e (embedding)
-  where @extschema:vector@.vector_dims(e.embedding::@extschema:vector@.vector) <> plan.dimensions
+  where @extschema:vector@.vector_dims(e.embedding) <> plan.dimensions
   limit 1;
   if found then
     raise exception 'vectorizer "%" stores % dimensions, the model "%" gives %',
@@ -112,15 +127,52 @@ begin
 end;
 $$;
 
-comment on function _pgstack.check_dimensions(_pgstack.vectorizer_plan, text[]) is
+comment on function _pgstack.check_dimensions(_pgstack.vectorizer_plan, @extschema:vector@.vector[]) is
 'Raises PS002 when vectors are not as long as the vectorizer''s column.';
 
--- Writes the chunks of settled keys, given as parallel arrays with the number of the key
--- each chunk belongs to.
+-- Finds the vectors that work_load() said are known: of the same row, of another, or in the
+-- cache.  One that has gone since (its row was deleted) stays NULL.
+create or replace function _pgstack.find_vectors(
+  plan _pgstack.vectorizer_plan, digests bytea[],
+  inout chunks text[], inout embeddings @extschema:vector@.vector[]
+)
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if array_position(embeddings, null) is null then
+    return;
+  end if;
+  execute format(
+    $sql$
+    select
+      array_agg(coalesce(c.chunk, t.chunk) order by c.nr),
+      array_agg(coalesce(c.embedding, t.embedding, e.embedding) order by c.nr)
+    from unnest($1, $2, $3) with ordinality as c (digest, chunk, embedding, nr)
+    left join lateral (%s) as t on c.embedding is null
+    left join _pgstack.embedding_cache as e on c.embedding is null and e.digest = c.digest
+    $sql$,
+    case when _pgstack.has_digests(plan)
+      then format('select s.chunk, s.embedding from %s as s where s.digest = c.digest limit 1', plan.target)
+      else 'select null::text as chunk, null::@extschema:vector@.vector as embedding'
+    end
+  ) using digests, chunks, embeddings into chunks, embeddings;
+end;
+$$;
+
+comment on function _pgstack.find_vectors(
+  _pgstack.vectorizer_plan, bytea[], text[], @extschema:vector@.vector[]
+) is
+'Fills in the chunks and vectors that are known by their digest.';
+
+-- Makes the chunks of settled keys what they should be, and touches no more than differs:
+-- a vector index is paid for each row written.  The chunks come as parallel arrays with the
+-- number of the key each belongs to.
 create or replace function _pgstack.write_chunks(
   plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[],
   numbers integer[], seqs integer[], starts integer[], ends integer[],
-  chunks text[], embeddings text[]
+  digests bytea[], chunks text[], embeddings @extschema:vector@.vector[]
 )
 returns void
 language plpgsql volatile
@@ -128,10 +180,78 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _has_offsets boolean := exists (
-    select from pg_attribute as a
-    where a.attrelid = plan.target::regclass and a.attname = 'start_char' and not a.attisdropped
+  _given text := format(
+    $sql$
+    key as materialized (
+      select k.*, q.nr as _pgstack_nr
+      from unnest($1) with ordinality as q (key, nr)
+      cross join lateral jsonb_to_record(q.key) as k (%s)
+      where q.nr = any ($2)
+    ),
+    given as materialized (
+      select c.*
+      from unnest($3, $4, $5, $6, $7, $8, $9)
+        as c (nr, seq, start_char, end_char, digest, chunk, embedding)
+      where c.nr = any ($2)
+    )
+    $sql$,
+    plan.key_record
   );
+begin
+  execute format(
+    $sql$
+    with %1$s,
+    same as (
+      select r.ctid,
+        (r.start_char, r.end_char) is distinct from (g.start_char, g.end_char) as moved,
+        g.nr is not null as stays, g.start_char, g.end_char
+      from key as k
+      join %2$s as r on %3$s
+      left join given as g on g.nr = k._pgstack_nr and g.seq = r.chunk_seq and g.digest = r.digest
+    ),
+    moved as (
+      update %2$s as r set start_char = s.start_char, end_char = s.end_char
+      from same as s where r.ctid = s.ctid and s.stays and s.moved
+    )
+    delete from %2$s as r using same as s where r.ctid = s.ctid and not s.stays
+    $sql$,
+    _given, plan.target, plan.key_match
+  ) using keys, settled, numbers, seqs, starts, ends, digests, chunks, embeddings;
+  execute format(
+    $sql$
+    with %1$s
+    insert into %2$s (%3$s, chunk_seq, start_char, end_char, digest, chunk, embedding)
+    select %4$s, g.seq, g.start_char, g.end_char, g.digest, g.chunk, g.embedding
+    from key as k
+    join given as g on g.nr = k._pgstack_nr
+    where not exists (
+      select from %2$s as r where %5$s and r.chunk_seq = g.seq
+    )
+    $sql$,
+    _given, plan.target, plan.key_list, (
+      select string_agg(format('k.%I', c.name), ', ' order by c.nr)
+      from unnest(plan.key_columns) with ordinality as c (name, nr)
+    ), plan.key_match
+  ) using keys, settled, numbers, seqs, starts, ends, digests, chunks, embeddings;
+end;
+$$;
+
+comment on function _pgstack.write_chunks(
+  _pgstack.vectorizer_plan, jsonb[], integer[], integer[], integer[], integer[], integer[],
+  bytea[], text[], @extschema:vector@.vector[]
+) is
+'Makes the chunks of settled keys in a vectorizer''s own table what is given, writing only what differs.';
+
+-- For a table without our columns, which could not be prepared: all of it anew.
+create or replace function _pgstack.rewrite_chunks(
+  plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[],
+  numbers integer[], seqs integer[], chunks text[], embeddings @extschema:vector@.vector[]
+)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
 begin
   execute format(
     $sql$
@@ -143,27 +263,25 @@ begin
   ) using keys, settled;
   execute format(
     $sql$
-    insert into %1$s (%2$s, chunk_seq, chunk, embedding%5$s)
-    select k.*, c.seq, c.chunk, c.embedding::@extschema:vector@.vector%6$s
-    from unnest($3, $4, $5, $6, $7, $8) as c (nr, seq, start_char, end_char, chunk, embedding)
+    insert into %1$s (%2$s, chunk_seq, chunk, embedding)
+    select k.*, c.seq, c.chunk, c.embedding
+    from unnest($3, $4, $5, $6) as c (nr, seq, chunk, embedding)
     cross join lateral jsonb_to_record(($1)[c.nr]) as k (%3$s)
     where c.nr = any ($2)
     $sql$,
-    plan.target, plan.key_list, plan.key_record, null,
-    case when _has_offsets then ', start_char, end_char' else '' end,
-    case when _has_offsets then ', c.start_char, c.end_char' else '' end
-  ) using keys, settled, numbers, seqs, starts, ends, chunks, embeddings;
+    plan.target, plan.key_list, plan.key_record
+  ) using keys, settled, numbers, seqs, chunks, embeddings;
 end;
 $$;
 
-comment on function _pgstack.write_chunks(
-  _pgstack.vectorizer_plan, jsonb[], integer[], integer[], integer[], integer[], integer[], text[], text[]
+comment on function _pgstack.rewrite_chunks(
+  _pgstack.vectorizer_plan, jsonb[], integer[], integer[], integer[], text[], @extschema:vector@.vector[]
 ) is
-'Replaces the chunks of settled keys in a vectorizer''s own table.';
+'Replaces the chunks of settled keys in a table without digests.';
 
 create or replace function _pgstack.write_column(
   plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[],
-  numbers integer[], embeddings text[]
+  numbers integer[], embeddings @extschema:vector@.vector[]
 )
 returns void
 language plpgsql volatile
@@ -174,7 +292,7 @@ begin
   execute format(
     $sql$
     update %1$s as r
-    set %2$I = v.embedding::@extschema:vector@.vector
+    set %2$I = v.embedding
     from unnest($1) with ordinality as q (key, nr)
     cross join lateral jsonb_to_record(q.key) as k (%3$s)
     left join unnest($3, $4) as v (nr, embedding) on v.nr = q.nr
@@ -186,9 +304,29 @@ end;
 $$;
 
 comment on function _pgstack.write_column(
-  _pgstack.vectorizer_plan, jsonb[], integer[], integer[], text[]
+  _pgstack.vectorizer_plan, jsonb[], integer[], integer[], @extschema:vector@.vector[]
 ) is
 'Sets the embedding column of settled rows; NULL for rows without text.';
+
+-- In order of digest: two completions that meet wait for each other in one direction only.
+create or replace function _pgstack.remember_vectors(
+  digests bytea[], embeddings @extschema:vector@.vector[]
+)
+returns void
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into _pgstack.embedding_cache (digest, embedding)
+  select distinct on (c.digest) c.digest, c.embedding
+  from unnest(remember_vectors.digests, remember_vectors.embeddings) as c (digest, embedding)
+  where c.embedding is not null and _pgstack.setting_value('embedding_cache') = 'on'
+  order by c.digest
+  on conflict do nothing;
+$$;
+
+comment on function _pgstack.remember_vectors(bytea[], @extschema:vector@.vector[]) is
+'Keeps vectors for other vectorizers, if the setting embedding_cache is on.';
 
 -- Settled keys are done, and so are those without a row.  A row that reads differently
 -- by now, or that somebody holds locked, is still queued: a short pause keeps the worker
@@ -222,12 +360,13 @@ comment on function _pgstack.end_leases(integer, uuid, jsonb[], bytea[], integer
 'Ends a worker''s leases: done, or to be tried again in a moment.';
 
 -- versions[i] belongs to keys[i]; NULL: the row was gone when it was loaded.  numbers
--- holds, for each chunk, the number of its key.  Keys whose row reads differently by
--- now, or is locked by somebody, are given back: they are still queued.
+-- holds, for each chunk, the number of its key; an embedding is NULL where work_load() knew
+-- it.  Keys whose row reads differently by now, or is locked by somebody, or one of whose
+-- known vectors has gone, are given back: they are still queued.
 create or replace function _pgstack.work_complete(
   worker uuid, vectorizer_id integer, keys jsonb[], versions bytea[],
   numbers integer[], seqs integer[], starts integer[], ends integer[],
-  chunks text[], embeddings text[], seconds double precision
+  digests bytea[], chunks text[], embeddings @extschema:vector@.vector[]
 )
 returns integer
 language plpgsql volatile
@@ -237,28 +376,44 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_complete.vectorizer_id);
   _settled integer[];
+  _found record;
 begin
   if _plan.id is null then
     return 0;
   end if;
   perform _pgstack.check_dimensions(_plan, work_complete.embeddings);
-  _settled := _pgstack.settle_present(_plan, work_complete.keys, work_complete.versions);
-  if _plan.has_table then
+  _settled := _pgstack.lock_unchanged(_plan, work_complete.keys, work_complete.versions);
+  _found := _pgstack.find_vectors(_plan, digests, chunks, embeddings);
+  select coalesce(array_agg(s.nr), '{}') into _settled
+  from unnest(_settled) as s (nr)
+  where s.nr not in (
+    select c.nr
+    from unnest(numbers, _found.chunks, _found.embeddings) as c (nr, chunk, embedding)
+    where c.chunk is null or c.embedding is null
+  );
+  if not _plan.has_table then
+    perform _pgstack.write_column(_plan, keys, _settled, numbers, _found.embeddings);
+  elsif _pgstack.has_digests(_plan) then
     perform _pgstack.write_chunks(
-      _plan, keys, _settled, numbers, seqs, starts, ends, chunks, embeddings
+      _plan, keys, _settled, numbers, seqs, starts, ends, digests, _found.chunks, _found.embeddings
     );
   else
-    perform _pgstack.write_column(_plan, keys, _settled, numbers, embeddings);
+    perform _pgstack.rewrite_chunks(
+      _plan, keys, _settled, numbers, seqs, _found.chunks, _found.embeddings
+    );
   end if;
+  perform _pgstack.unqueue(_plan, work_complete.keys, _settled);
   perform _pgstack.settle_gone(_plan, (
     select array_agg(q.key)
     from unnest(work_complete.keys, work_complete.versions) as q (key, version)
     where q.version is null
   ));
+  perform _pgstack.remember_vectors(work_complete.digests, work_complete.embeddings);
   perform _pgstack.end_leases(_plan.id, work_complete.worker, keys, versions, _settled);
   update _pgstack.vectorizer as v
   set embedded_rows = v.embedded_rows + cardinality(_settled),
-    embedded_chunks = v.embedded_chunks + cardinality(work_complete.embeddings),
+    embedded_chunks = v.embedded_chunks
+      + (select count(e.embedding) from unnest(work_complete.embeddings) as e (embedding)),
     last_success_at = now(),
     problem = null
   where v.vectorizer_id = _plan.id;
@@ -267,6 +422,7 @@ end;
 $$;
 
 comment on function _pgstack.work_complete(
-  uuid, integer, jsonb[], bytea[], integer[], integer[], integer[], integer[], text[], text[], double precision
+  uuid, integer, jsonb[], bytea[], integer[], integer[], integer[], integer[], bytea[], text[],
+  @extschema:vector@.vector[]
 ) is
 'Writes the vectors of leased keys whose rows are unchanged and takes these off the queue. Returns how many rows were written. Raises PS002 wrong vector length.';

@@ -48,7 +48,8 @@ begin
       and w.attempts + 1 >= _pgstack.setting_value('max_attempts')::integer
       and w.digest in (select _pgstack.key_digest(q.key) from unnest(work_fail.keys) as q (key))
   ) then
-    _settled := _pgstack.settle_present(_plan, work_fail.keys, work_fail.versions);
+    _settled := _pgstack.lock_unchanged(_plan, work_fail.keys, work_fail.versions);
+    perform _pgstack.unqueue(_plan, work_fail.keys, _settled);
     execute format(
       $sql$
       insert into %s (%s, failure_step)

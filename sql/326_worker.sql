@@ -34,6 +34,7 @@ as $$
   where r.worker = worker_stop.worker and r.state = 'leased';
   select pg_notify('pgstack_request', '');
   select pg_notify('pgstack_work', '');
+  delete from _pgstack.breaker as b where b.worker = worker_stop.worker;
   delete from _pgstack.worker as w where w.id = worker_stop.worker;
 $$;
 
@@ -100,12 +101,54 @@ begin
     from _pgstack.work as w
     where w.state <> 'failed' and w.due_at < clock_timestamp()
   ) as o;
+  delete from _pgstack.embedding_cache as c
+  where c.digest in (
+    select o.digest from _pgstack.embedding_cache as o
+    order by o.created_at desc
+    offset _pgstack.setting_value('embedding_cache_size')::bigint
+    for update skip locked
+  );
   return _swept;
 end;
 $$;
 
 comment on function _pgstack.worker_sweep() is
 'Takes back what dead workers hold and forgets what is no longer queued. Returns how many workers were dead.';
+
+-- A breaker: the model at fault rests, in this worker, while all others go on.
+create or replace function _pgstack.breaker_open(
+  worker uuid, model_server text, model text, message text, seconds double precision
+)
+returns void
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into _pgstack.breaker as b (worker, model_server, model, retry_at, message)
+  values (
+    breaker_open.worker, breaker_open.model_server, breaker_open.model,
+    clock_timestamp() + breaker_open.seconds * interval '1 second', breaker_open.message
+  )
+  on conflict on constraint breaker_pkey do update
+  set retry_at = excluded.retry_at, message = excluded.message;
+$$;
+
+comment on function _pgstack.breaker_open(uuid, text, text, text, double precision) is
+'Notes that a worker leaves a model alone for so many seconds.';
+
+create or replace function _pgstack.breaker_close(worker uuid, model_server text, model text)
+returns void
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from _pgstack.breaker as b
+  where b.worker = breaker_close.worker and b.model_server = breaker_close.model_server
+    and b.model = breaker_close.model;
+$$;
+
+comment on function _pgstack.breaker_close(uuid, text, text) is
+'Notes that a model answers again.';
 
 -- When a worker with nothing to do should look again, in seconds; NULL: when it is told.
 create or replace function _pgstack.work_next_due()

@@ -1,63 +1,60 @@
 """Vectorizers: claim, load, embed, complete.
 
-``concurrency`` lanes run the same loop, each with its own claim.  No transaction is
-open while the model works.  A batch that the model or the database refuses is halved
-until the row at fault stands alone, so one bad row harms nobody else; a model server
-that is down counts against nobody, the lane just waits and tries again.
+A pipeline.  One loop claims rows for whichever model can take more; each batch of rows is a
+task, which loads them, puts their texts in the model's line and writes the vectors when they
+are there.  So one batch is written and another is claimed while the model works on a third,
+and no transaction is open while it works.
+
+A batch that the database refuses is halved until the row at fault stands alone, so one bad
+row harms nobody else.  Whose fault a failed call is, :mod:`pgstack.worker.model` tells.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from pgstack import queries
-from pgstack.errors import (
-    DimensionMismatch,
-    HostNotAllowed,
-    ModelNotFound,
-    PgstackError,
-    translated,
-)
+from pgstack.errors import DimensionMismatch, Fault, PgstackError, translated
 from pgstack.models import ModelServer
-from pgstack.worker.bridge import vector_text
+from pgstack.vectors import Vector
+from pgstack.worker.model import Configuration, Model, Stopping
 from pgstack.worker.session import Session, log, wait_for
 
-CLAIM_ROWS = 64
-TEXTS_PER_CALL = 32
+FIRST_ROWS = 32
+MOST_ROWS = 1000
+MOST_BATCHES = 32  # of rows, in this worker's hands
 POLL_SECONDS = 5.0  # finds work whose notification was lost
-LONGEST_PAUSE = 30.0
-GIVE_UP_AFTER = 5  # failed calls in a row, for a worker that runs --once
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One text to embed; ``key`` is the position of its row in the batch."""
+    """A piece of a row's text.  ``key``: the position of its row in the batch.
+
+    ``text``: what to embed; None: the database has its vector.  ``chunk`` is None where the
+    table of chunks has that as well.
+    """
 
     key: int
     seq: int
     start: int
     end: int
-    chunk: str
-    input: str
+    digest: bytes
+    chunk: str | None
+    text: str | None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Leased rows of one vectorizer, loaded: ``versions[i]`` is None if row i is gone."""
+    """Leased rows of one vectorizer; ``versions[i]`` is None if row i is gone, or not loaded."""
 
     vectorizer: int
     name: str
-    model: str
-    options: dict[str, Any] | None
-    keep_alive: str | None
-    base_url: str | None
     keys: list[str]
     versions: list[bytes | None]
     chunks: list[Chunk]
@@ -77,32 +74,15 @@ class Batch:
         middle = len(self.keys) // 2
         return self.part(range(middle)), self.part(range(middle, len(self.keys)))
 
-    def calls(self) -> Iterator[Batch]:
-        """Split by rows into parts of about :data:`TEXTS_PER_CALL` texts."""
-        texts = [0] * len(self.keys)
-        for chunk in self.chunks:
-            texts[chunk.key] += 1
-        part: list[int] = []
-        size = 0
-        for i, count in enumerate(texts):
-            if part and size + count > TEXTS_PER_CALL:
-                yield self.part(part)
-                part, size = [], 0
-            part.append(i)
-            size += count
-        if part:
-            yield self.part(part)
-
-
-# Errors that say the vectorizer cannot run at all, whatever the row.
-BLOCKING = (ModelNotFound, DimensionMismatch, HostNotAllowed)
 
 # Somebody holds a table for long: not an error of anybody's.
 CONTENTION = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
+type Vectors = dict[bytes, Vector]  # by digest
+
 
 class ModelServerDown(Exception):
-    """The model server cannot be used now; the rows were given back."""
+    """A worker that runs once gave up on a model."""
 
 
 @dataclass
@@ -110,164 +90,223 @@ class Drain:
     """Keeps every vectorizer's target equal to its source."""
 
     session: Session
-    once: bool = False
-    failures: int = 0  # calls in a row that found the model server down
+    models: dict[str, Model] = field(default_factory=dict)
+    servers: dict[str, ModelServer] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)  # to claim at a time, by vectorizer
+    batches: int = 0  # in hand
 
     async def run(self) -> None:
-        """Run the lanes until the worker stops, or, once, until nothing is left to do."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.session.concurrency):
-                group.create_task(self._lane())
-
-    async def _lane(self) -> None:
+        """Run until the worker stops, or, once, until nothing is left to do."""
         session = self.session
-        while not session.stopping.is_set():
-            session.work.clear()
-            try:
-                busy = await self._step()
-            except ModelServerDown:
-                if self.once and self.failures >= GIVE_UP_AFTER:
-                    raise
-                await wait_for(session.stopping, self._pause())
-                continue
-            if busy:
-                continue
-            if self.once and not await session.value(queries.WORK_LEFT, session.names):
-                return
-            due = await session.value(queries.WORK_NEXT_DUE)
-            longest = 0.2 if self.once else POLL_SECONDS
-            await wait_for(session.work, min(longest, float(due or longest)))
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                while not session.stopping.is_set():
+                    session.work.clear()  # before the claim: what comes later wakes us again
+                    for model in self.models.values():
+                        model.pump()
+                    if await self._start_batch():
+                        continue
+                    if session.once and not self.batches and not await self._left():
+                        break
+                    await wait_for(session.work, await self._idle_seconds())
+                for model in self.models.values():
+                    model.stop()
+        finally:
+            for server in self.servers.values():
+                await server.close()
+        if given_up := [model.given_up for model in self.models.values() if model.given_up]:
+            raise ModelServerDown(given_up[0])
 
-    async def _step(self) -> bool:
-        """Claim and process one batch.  False: nothing is due."""
+    async def _left(self) -> int:
+        given_up = [key for key, model in self.models.items() if model.given_up]
+        return int(await self.session.value(queries.WORK_LEFT, self.session.names, given_up))
+
+    async def _idle_seconds(self) -> float:
+        due = await self.session.value(queries.WORK_NEXT_DUE)
+        longest = 0.2 if self.session.once else POLL_SECONDS
+        return min(longest, float(due or longest))
+
+    # ------------------------------------------------------------------ claim
+
+    async def _start_batch(self) -> bool:
+        """Claim rows and start a task for them.  False: nothing is due, or nobody has room."""
+        if self.batches >= MOST_BATCHES:
+            return False
         session = self.session
-        rows = await session.fetch(queries.WORK_CLAIM, session.worker, session.names, CLAIM_ROWS)
-        for vectorizer, keys, name, model, options, keep_alive, base_url in rows:
-            unloaded: list[bytes | None] = [None] * len(keys)
-            batch = Batch(
-                vectorizer, name, model, options, keep_alive, base_url, keys, unloaded, []
+        resting = [key for key, model in self.models.items() if not model.has_room]
+        claimed = await session.fetch(
+            queries.WORK_CLAIM, session.worker, session.names, Jsonb(self.rows), resting
+        )
+        for vectorizer, name, keys, *configuration in claimed:
+            batch = Batch(vectorizer, name, keys, [None] * len(keys), [])
+            model = self._model(Configuration(*configuration))
+            model.loading += 1  # now, not when the task starts: the next claim asks for it
+            self.batches += 1
+            self._group.create_task(self._run_batch(batch, model))
+        return bool(claimed)
+
+    def _model(self, configuration: Configuration) -> Model:
+        if configuration.key not in self.models:
+            server = self._server(configuration.base_url)
+            self.models[configuration.key] = Model(
+                self.session, configuration, server, self._group.create_task
             )
-            try:
-                await self._process(batch)
-            except CONTENTION as exc:
-                log.info("%s: %s; the rows go back to the queue", name, exc)
-                await self._release(batch, None, blocks=False)
-        return bool(rows)
+        return self.models[configuration.key]
 
-    def _pause(self) -> float:
-        """Return seconds to leave a failing model server alone: 0.5, 1, 2 ... with jitter."""
-        longest: float = min(LONGEST_PAUSE, 0.5 * 2 ** min(self.failures - 1, 10))
-        return longest * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+    def _server(self, url: str | None) -> ModelServer:
+        own = self.session.server
+        if url is None or url.rstrip("/") == own.url.rstrip("/"):
+            return own
+        if url not in self.servers:
+            self.servers[url] = ModelServer(url, timeout=own.timeout)
+        return self.servers[url]
 
     # ------------------------------------------------------------------ one batch
 
-    async def _process(self, batch: Batch) -> None:
-        """Load leased rows, then embed them part by part."""
+    async def _run_batch(self, batch: Batch, model: Model) -> None:
         try:
-            loaded = await self._load(batch)
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error as exc:
-            await self._split_or_fail(batch, exc, self._process, final=False)
-            return
-        parts = list(loaded.calls())
-        for i, part in enumerate(parts):
-            try:
-                await self._embed(part)
-            except ModelServerDown:
-                for rest in parts[i + 1 :]:
-                    await self._release(rest, None, blocks=False)
-                raise
+            loaded = await self._load_rows(batch, model)
+            for part in loaded:
+                await self._embed(part, model)
+        except CONTENTION as exc:
+            log.info("%s: %s; the rows go back to the queue", batch.name, exc)
+            await self._release(batch, None, blocks=False)
+        finally:
+            self.batches -= 1
+            self.session.work.set()
 
-    async def _load(self, batch: Batch) -> Batch:
-        rows = await self.session.fetch(queries.WORK_LOAD, batch.vectorizer, batch.keys)
+    async def _load_rows(self, batch: Batch, model: Model) -> list[Batch]:
+        """Load leased rows, in one part unless some cannot be loaded: these are set apart."""
+        loaded: list[Batch] = []
+
+        async def load(part: Batch) -> None:
+            try:
+                loaded.append(await self._load(part, model))
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error as exc:
+                await self._split_or_fail(part, exc, load)
+
+        try:
+            await load(batch)
+        finally:
+            model.loading -= 1
+        return loaded
+
+    async def _load(self, batch: Batch, model: Model) -> Batch:
+        rows = await self.session.fetch(
+            queries.WORK_LOAD, batch.vectorizer, batch.keys, await model.digest()
+        )
         versions: list[bytes | None] = [None] * len(batch.keys)
         chunks = []
-        for nr, version, seq, start, end, chunk, text in rows:
+        texts = 0
+        for nr, version, seq, start, end, digest, wanted, chunk, text in rows:
             versions[nr - 1] = version
-            if chunk is not None:
-                chunks.append(Chunk(nr - 1, seq, start, end, chunk, text))
+            if digest is not None:
+                to_embed = (text if text is not None else chunk) if wanted else None
+                texts += wanted
+                chunks.append(Chunk(nr - 1, seq, start, end, digest, chunk, to_embed))
+        self._learn_rows(batch, texts, model)
         return replace(batch, versions=versions, chunks=chunks)
 
-    async def _embed(self, batch: Batch) -> None:
-        """Call the model and write what it says; tell apart whose fault a failure is."""
-        began = time.monotonic()
+    def _learn_rows(self, batch: Batch, texts: int, model: Model) -> None:
+        """Claim as many rows next time as give the texts of one call."""
+        fit = model.texts_a_call * len(batch.keys) // max(texts, 1)
+        before = self.rows.get(batch.vectorizer, FIRST_ROWS)
+        self.rows[batch.vectorizer] = max(1, min(fit, before * 2, MOST_ROWS))
+
+    async def _embed(self, batch: Batch, model: Model) -> None:
+        """Have the model make what vectors are wanted, and write what it could make."""
+        asked = {
+            chunk.digest: model.want(batch.name, chunk.digest, chunk.text)
+            for chunk in batch.chunks
+            if chunk.text is not None
+        }
+        if asked:
+            model.pump()
+            await asyncio.wait(asked.values())
+        failed = {
+            chunk.key: exc
+            for chunk in batch.chunks
+            if chunk.text is not None and (exc := asked[chunk.digest].exception())
+        }
+        if any(isinstance(exc, Stopping) for exc in failed.values()):
+            return  # the farewell gives everything back
+        vectors = {
+            digest: vector.result() for digest, vector in asked.items() if not vector.exception()
+        }
+        good = batch.part([i for i in range(len(batch.keys)) if i not in failed])
+        if good.keys:
+            await self._complete(good, vectors)
+        for position, exc in failed.items():
+            await self._refused(batch.part([position]), exc)
+
+    async def _complete(self, batch: Batch, vectors: Vectors) -> None:
+        async def again(part: Batch) -> None:
+            await self._complete(part, vectors)
+
         try:
-            vectors = await self._vectors(batch)
-            self.failures = 0
-            await self._complete(batch, vectors, time.monotonic() - began)
-        except BLOCKING as exc:
+            with translated():
+                await self._write(batch, vectors)
+        except DimensionMismatch as exc:
             await self._release(batch, exc, blocks=True)
-        except PgstackError as exc:
-            if exc.retryable:
-                self.failures += 1
-                await self._release(batch, exc, blocks=False)
-                raise ModelServerDown(str(exc)) from exc
-            await self._split_or_fail(batch, exc, self._embed, final=True)
         except psycopg.OperationalError:
             raise
         except psycopg.Error as exc:
-            await self._split_or_fail(batch, exc, self._embed, final=False)
+            await self._split_or_fail(batch, exc, again)
 
-    async def _vectors(self, batch: Batch) -> list[str]:
-        texts = [chunk.input for chunk in batch.chunks]
-        own = self.session.server
-        if not texts:
-            return []
-        if batch.base_url is None or batch.base_url.rstrip("/") == own.url.rstrip("/"):
-            return await _call(own, batch, texts)
-        async with ModelServer(batch.base_url) as server:
-            return await _call(server, batch, texts)
-
-    async def _complete(self, batch: Batch, vectors: list[str], seconds: float) -> None:
+    async def _write(self, batch: Batch, vectors: Vectors) -> None:
         session = self.session
-        with translated():
-            written = await session.value(
-                queries.WORK_COMPLETE,
-                session.worker,
-                batch.vectorizer,
-                batch.keys,
-                batch.versions,
-                [c.key + 1 for c in batch.chunks],
-                [c.seq for c in batch.chunks],
-                [c.start for c in batch.chunks],
-                [c.end for c in batch.chunks],
-                [c.chunk for c in batch.chunks],
-                vectors,
-                seconds,
-            )
-        session.totals.rows += written
-        session.totals.chunks += len(vectors)
-        log.info("%s: %s rows, %s chunks in %.2f s", batch.name, written, len(vectors), seconds)
-
-    async def _split_or_fail(
-        self,
-        batch: Batch,
-        exc: Exception,
-        again: Callable[[Batch], Awaitable[None]],
-        *,
-        final: bool,
-    ) -> None:
-        """Halve a refused batch until the row at fault stands alone; count that one's try."""
-        if len(batch.keys) > 1:
-            for half in batch.halves():
-                await again(half)
-            return
-        session = self.session
-        session.totals.errors += 1
-        message = str(exc).strip().partition("\n")[0]
-        log.warning("%s: a row was refused: %s", batch.name, message)
-        await session.fetch(
-            queries.WORK_FAIL,
+        written = await session.value(
+            queries.WORK_COMPLETE,
             session.worker,
             batch.vectorizer,
             batch.keys,
             batch.versions,
+            [c.key + 1 for c in batch.chunks],
+            [c.seq for c in batch.chunks],
+            [c.start for c in batch.chunks],
+            [c.end for c in batch.chunks],
+            [c.digest for c in batch.chunks],
+            [c.chunk for c in batch.chunks],
+            [vectors.get(c.digest) for c in batch.chunks],
+        )
+        kept = sum(c.text is None for c in batch.chunks)
+        session.meter.wrote(batch.name, rows=written, chunks=len(batch.chunks), kept=kept)
+        log.debug("%s: %s rows, %s chunks, %s kept", batch.name, written, len(batch.chunks), kept)
+
+    # ------------------------------------------------------------------ failures
+
+    async def _split_or_fail(
+        self, batch: Batch, exc: Exception, again: Callable[[Batch], Awaitable[None]]
+    ) -> None:
+        """Halve a batch that the database refused until the row at fault stands alone."""
+        if len(batch.keys) > 1:
+            for half in batch.halves():
+                await again(half)
+        else:
+            await self._refused(batch, exc)
+
+    async def _refused(self, row: Batch, exc: BaseException) -> None:
+        """Count a failed try of one row, or stop its vectorizer if no row of it can work."""
+        fault = exc.fault if isinstance(exc, PgstackError) else None
+        if fault is Fault.SETUP:
+            await self._release(row, exc, blocks=True)
+            return
+        message = str(exc).strip().partition("\n")[0]
+        log.warning("%s: a row was refused: %s", row.name, message)
+        self.session.meter.row_failed(row.name)
+        await self.session.fetch(
+            queries.WORK_FAIL,
+            self.session.worker,
+            row.vectorizer,
+            row.keys,
+            row.versions,
             message,
-            final,
+            fault is Fault.INPUT,
         )
 
-    async def _release(self, batch: Batch, exc: PgstackError | None, *, blocks: bool) -> None:
+    async def _release(self, batch: Batch, exc: BaseException | None, *, blocks: bool) -> None:
         if exc is not None:
             log.warning("%s: %s", batch.name, exc)
         await self.session.fetch(
@@ -278,16 +317,3 @@ class Drain:
             None if exc is None else str(exc),
             blocks,
         )
-
-
-async def _call(server: ModelServer, batch: Batch, texts: list[str]) -> list[str]:
-    vectors: list[str] = []
-    for start in range(0, len(texts), TEXTS_PER_CALL):
-        result = await server.embed(
-            batch.model,
-            texts[start : start + TEXTS_PER_CALL],
-            options=batch.options,
-            keep_alive=batch.keep_alive,
-        )
-        vectors.extend(map(vector_text, result.vectors))
-    return vectors

@@ -62,7 +62,18 @@ _TABLES = (
     "create index embedding_cache_age on _pgstack.embedding_cache (created_at)",
 )
 
-_REPLACED: tuple[str, ...] = ()
+_PLAN = "_pgstack.vectorizer_plan"
+_REPLACED = (
+    "work_claim(uuid, text[], integer)",
+    "work_load(integer, jsonb[])",
+    f"settle_present({_PLAN}, jsonb[], bytea[])",
+    f"check_dimensions({_PLAN}, text[])",
+    f"write_column({_PLAN}, jsonb[], integer[], integer[], text[])",
+    f"write_chunks({_PLAN}, jsonb[], integer[], integer[], integer[], integer[], integer[], "
+    "text[], text[])",
+    "work_complete(uuid, integer, jsonb[], bytea[], integer[], integer[], integer[], integer[], "
+    "text[], text[], double precision)",
+)
 
 
 def upgrade() -> None:

@@ -1,0 +1,295 @@
+"""One model: texts in, vectors out, as many at a time as it takes well.
+
+Texts of all vectorizers that use the model in the same way wait in one line.  Calls are
+made of what stands at its head, several at once:
+
+    how big     as many characters as the model needs :data:`CALL_SECONDS` for, as measured,
+                and at most :data:`MOST_TEXTS` texts
+    how many    up to the worker's concurrency; halved when the server cannot keep up (429, 503,
+                timeout), one more after each round of calls that went well
+    when        after the questions from SQL, for which somebody waits
+
+Whose fault a failure is (:class:`~pgstack.errors.Fault`) decides what follows.
+
+    the server's    the texts go back to the head of the line; the breaker opens: nothing is
+                    sent for a while, each time longer, then one call tries it out
+    the input's     the call is halved until the text at fault stands alone
+    unclear         the same, but a text is blamed only if the model answers a plain probe
+                    meanwhile: a server that fails for all is not their fault
+    the set-up's    every text that waits is refused: no try can help
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgstack import queries
+from pgstack.errors import Fault, PgstackError
+from pgstack.models import EmbedResult, ModelServer
+from pgstack.vectors import Vector
+from pgstack.worker.session import Session, log, wait_for
+
+CALL_SECONDS = 0.5
+MOST_TEXTS = 256
+FIRST_CHARACTERS = 16_000
+LEAST_CHARACTERS = 2_000
+MOST_CHARACTERS = 1_000_000
+REMEMBERED = 4096  # vectors, for equal texts that come soon after one another
+LONGEST_PAUSE = 30.0
+YIELD_SECONDS = 5.0  # a flood of questions may hold bulk work up that long, not for ever
+DIGEST_SECONDS = 60.0
+GIVE_UP_AFTER = 5  # pauses in a row, for a worker that runs once
+PROBE = "pgstack asks whether this model answers"
+
+
+class Stopping(Exception):
+    """The worker ends; the text was not embedded."""
+
+
+@dataclass
+class Wanted:
+    """A text in line.  ``at_most``: texts in a call with it, after a call that failed."""
+
+    vectorizer: str
+    text: str
+    vector: asyncio.Future[Vector]
+    at_most: int = MOST_TEXTS
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A model as vectorizers ask for it; ``key`` is the same for the same calls."""
+
+    key: str
+    base_url: str | None
+    model: str
+    options: dict[str, Any] | None
+    keep_alive: str | None
+
+
+@dataclass
+class Model:
+    """See the module's text.  ``spawn`` starts a task that lives as long as the worker's work."""
+
+    session: Session
+    configuration: Configuration
+    server: ModelServer
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    line: deque[Wanted] = field(default_factory=deque)
+    known: OrderedDict[bytes, asyncio.Future[Vector]] = field(default_factory=OrderedDict)
+    loading: int = 0  # batches of rows that are on their way here
+    calls: int = 0  # under way
+    limit: float = 1.0
+    characters: float = FIRST_CHARACTERS
+    mean_characters: float = 500.0
+    failures: int = 0  # calls in a row that found the server unable
+    resting: bool = False
+    given_up: str | None = None  # why, for a worker that runs once
+    called_at: float = 0.0
+    _digest: str | None = None
+    _digest_until: float = 0.0
+    _digest_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    # ------------------------------------------------------------------ for the drain
+
+    def want(self, vectorizer: str, digest: bytes, text: str) -> asyncio.Future[Vector]:
+        """Return the vector of a text, some time; equal digests share one."""
+        vector = self.known.get(digest)
+        if vector is not None and not (vector.done() and vector.exception()):
+            self.known.move_to_end(digest)
+            return vector
+        vector = asyncio.get_running_loop().create_future()
+        self.known[digest] = vector
+        if len(self.known) > REMEMBERED:
+            self.known.popitem(last=False)
+        self.mean_characters += (len(text) - self.mean_characters) / 32
+        self.line.append(Wanted(vectorizer, text, vector))
+        return vector
+
+    @property
+    def texts_a_call(self) -> int:
+        """How many texts fit into a call, if they are as long as the last ones were."""
+        return max(1, min(MOST_TEXTS, int(self.characters / max(self.mean_characters, 1))))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more rows should be claimed, because there will soon be too little to send."""
+        coming = len(self.line) + self.loading * self.texts_a_call
+        return not self.resting and coming < self.texts_a_call * (int(self.limit) + 1)
+
+    def pump(self) -> None:
+        """Send what may be sent."""
+        while self.line and self._may_call():
+            self.calls += 1
+            self.called_at = time.monotonic()
+            self.spawn(self._call(self._take()))
+
+    def stop(self) -> None:
+        """Give up on what is still in line."""
+        while self.line:
+            _refuse(self.line.popleft(), Stopping())
+
+    async def digest(self) -> str | None:
+        """Return what the server calls the model's weights; None: it does not say."""
+        async with self._digest_lock:
+            if time.monotonic() >= self._digest_until:
+                self._digest = await self._ask_digest() or self._digest
+                self._digest_until = time.monotonic() + DIGEST_SECONDS
+        return self._digest
+
+    async def _ask_digest(self) -> str | None:
+        name = self.configuration.model
+        try:
+            for model in await self.server.list():
+                if model["name"] in (name, f"{name}:latest"):
+                    return str(model["digest"]) if model.get("digest") else None
+        except PgstackError as exc:
+            log.debug("the model server does not list its models: %s", exc)
+        return None
+
+    # ------------------------------------------------------------------ calls
+
+    def _may_call(self) -> bool:
+        session = self.session
+        if self.resting or self.calls >= int(self.limit) or session.stopping.is_set():
+            return False
+        return not session.asking or time.monotonic() - self.called_at > YIELD_SECONDS
+
+    def _take(self) -> list[Wanted]:
+        """Take the texts of the next call off the line."""
+        taken: list[Wanted] = []
+        characters = 0
+        at_most = MOST_TEXTS
+        while self.line and len(taken) < (at_most := min(at_most, self.line[0].at_most)):
+            characters += len(self.line[0].text)
+            if taken and characters > self.characters:
+                break
+            taken.append(self.line.popleft())
+        return taken
+
+    async def _call(self, taken: list[Wanted]) -> None:
+        began = time.monotonic()
+        try:
+            result = await self._embed([wanted.text for wanted in taken])
+        except PgstackError as exc:
+            self._enter(taken, 0, time.monotonic() - began, failed=True)
+            await self._failed(taken, exc)
+        except asyncio.CancelledError:
+            for wanted in taken:
+                _refuse(wanted, Stopping())
+            raise
+        else:
+            for wanted, vector in zip(taken, result.packed, strict=True):
+                if not wanted.vector.done():
+                    wanted.vector.set_result(Vector(vector))
+            self._enter(taken, result.prompt_tokens, result.seconds)
+            await self._answered(result.seconds)
+        finally:
+            self.calls -= 1
+            self.session.work.set()
+        self.pump()
+
+    async def _embed(self, texts: list[str]) -> EmbedResult:
+        ours = self.configuration
+        return await self.server.embed(
+            ours.model, texts, options=ours.options, keep_alive=ours.keep_alive
+        )
+
+    async def _answered(self, seconds: float) -> None:
+        """Make the next calls bigger or smaller, and allow more at a time."""
+        self.limit = min(self.session.concurrency, self.limit + 1 / self.limit)
+        if self.line:  # else the call was small for want of texts, which tells nothing
+            fit = self.characters * CALL_SECONDS / max(seconds, 0.001)
+            bounded = min(max(fit, self.characters / 2), self.characters * 2)
+            self.characters = min(max(bounded, LEAST_CHARACTERS), MOST_CHARACTERS)
+        if self.failures:
+            self.failures = 0
+            log.info("%s answers again", self.configuration.model)
+            await self.session.fetch(queries.BREAKER_CLOSE, *self._where())
+
+    def _enter(
+        self, taken: list[Wanted], tokens: int, seconds: float, *, failed: bool = False
+    ) -> None:
+        """Enter a call in the ledger, shared out among the vectorizers it was for."""
+        for vectorizer, count in Counter(wanted.vectorizer for wanted in taken).items():
+            share = count / len(taken)
+            self.session.meter.call(
+                vectorizer,
+                self.configuration.model,
+                texts=0 if failed else count,
+                tokens=round(tokens * share),
+                seconds=seconds * share,
+                failed=failed,
+            )
+
+    # ------------------------------------------------------------------ failures
+
+    async def _failed(self, taken: list[Wanted], exc: PgstackError) -> None:
+        match exc.fault:
+            case Fault.SETUP:
+                for wanted in (*taken, *self.line):
+                    _refuse(wanted, exc)
+                self.line.clear()
+            case Fault.SERVER:
+                self._put_back(taken)
+                await self._rest(exc)
+            case Fault.INPUT if len(taken) == 1:
+                _refuse(taken[0], exc)
+            case Fault.INPUT:
+                self._put_back(taken, at_most=(len(taken) + 1) // 2)
+            case Fault.UNCLEAR if len(taken) == 1:
+                await self._judge(taken[0], exc)
+            case Fault.UNCLEAR:
+                self.limit = max(1.0, self.limit / 2)
+                self._put_back(taken, at_most=(len(taken) + 1) // 2)
+
+    def _put_back(self, taken: list[Wanted], at_most: int = MOST_TEXTS) -> None:
+        for wanted in reversed(taken):
+            wanted.at_most = min(wanted.at_most, at_most)
+            self.line.appendleft(wanted)
+
+    async def _judge(self, wanted: Wanted, exc: PgstackError) -> None:
+        """Blame a text that broke a call alone, unless the model breaks on anything."""
+        try:
+            await self._embed([PROBE])
+        except PgstackError as broken:
+            if broken.fault is Fault.SERVER:
+                _refuse(wanted, exc)  # down right after this text, which may be why
+            else:
+                self._put_back([wanted])
+            await self._rest(broken)
+        else:
+            _refuse(wanted, exc)
+
+    async def _rest(self, exc: PgstackError) -> None:
+        """Open the breaker: leave the model alone for a while, longer each time."""
+        self.limit = 1.0
+        if self.resting:
+            return  # another call that was under way failed as well
+        self.failures += 1
+        if self.session.once and self.failures >= GIVE_UP_AFTER:
+            self.given_up = str(exc)
+            self.stop()
+        pause = min(LONGEST_PAUSE, 0.25 * 2 ** min(self.failures, 10))
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+        pause = max(pause, exc.retry_after or 0.0)
+        log.warning("%s rests for %.1f s: %s", self.configuration.model, pause, exc)
+        self.resting = True
+        await self.session.fetch(queries.BREAKER_OPEN, *self._where(), str(exc), pause)
+        await wait_for(self.session.stopping, pause)
+        self.resting = self.given_up is not None
+
+    def _where(self) -> tuple[object, ...]:
+        return self.session.worker, self.server.url, self.configuration.model
+
+
+def _refuse(wanted: Wanted, exc: Exception) -> None:
+    if not wanted.vector.done():
+        wanted.vector.set_exception(exc)
+        wanted.vector.exception()  # marks it as seen: who wanted it may be gone
