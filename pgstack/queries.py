@@ -14,6 +14,7 @@ WORKER_STOP: Final[LiteralString] = "select _pgstack.worker_stop(%s)"
 WORKER_SWEEP: Final[LiteralString] = "select _pgstack.worker_sweep(), _pgstack.request_sweep()"
 WORKER_PRESENT: Final[LiteralString] = "select _pgstack.worker_present()"
 WORK_RENEW: Final[LiteralString] = "select _pgstack.work_renew(%s)"
+USAGE_ADD: Final[LiteralString] = "select _pgstack.usage_add(%s)"
 
 # Worker: questions from SQL (the bridge).
 REQUEST_CLAIM: Final[LiteralString] = (

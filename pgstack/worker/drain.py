@@ -236,8 +236,10 @@ class Drain:
                 vectors,
                 seconds,
             )
-        session.totals.rows += written
-        session.totals.chunks += len(vectors)
+        session.meter.wrote(batch.name, rows=written, chunks=len(vectors))
+        if vectors:
+            count = len(vectors)
+            session.meter.call(batch.name, batch.model, texts=count, tokens=0, seconds=seconds)
         log.info("%s: %s rows, %s chunks in %.2f s", batch.name, written, len(vectors), seconds)
 
     async def _split_or_fail(
@@ -254,7 +256,7 @@ class Drain:
                 await again(half)
             return
         session = self.session
-        session.totals.errors += 1
+        session.meter.row_failed(batch.name)
         message = str(exc).strip().partition("\n")[0]
         log.warning("%s: a row was refused: %s", batch.name, message)
         await session.fetch(

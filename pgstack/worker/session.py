@@ -12,18 +12,9 @@ from typing import Any, LiteralString
 from psycopg_pool import AsyncConnectionPool
 
 from pgstack.models import ModelServer
+from pgstack.worker.meter import Meter
 
 log = logging.getLogger("pgstack.worker")
-
-
-@dataclass
-class Totals:
-    """What a worker did since it started."""
-
-    rows: int = 0
-    chunks: int = 0
-    questions: int = 0
-    errors: int = 0
 
 
 @dataclass
@@ -40,7 +31,7 @@ class Session:
     server: ModelServer
     names: Sequence[str] | None
     concurrency: int
-    totals: Totals
+    meter: Meter
     stopping: asyncio.Event
     work: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)
