@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 import psycopg
+
+
+class Fault(StrEnum):
+    SERVER = "server"
+    UNCLEAR = "unclear"
+    INPUT = "input"
+    SETUP = "setup"
 
 
 class PgstackError(Exception):
@@ -22,6 +30,14 @@ class PgstackError(Exception):
     sqlstate: str | None = None
     exit_code: int = 1
     retryable: bool = False  # may the same call work a little later?
+
+    retry_after: float | None = None
+
+    @property
+    def fault(self) -> Fault:
+        if self.sqlstate in ("PS006", "PS011"):
+            return Fault.SETUP
+        return Fault.SERVER if self.retryable else Fault.INPUT
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ is one of ours.
 Data in and out
     texts      list of str; any number, in one HTTP request
     vectors    list of list of float, one a text, all finite, all of one length
+    packed     the same as PostgreSQL takes them in binary: list of :class:`pgstack.vectors.Vector`
     payload    the body of Ollama's ``/api/generate`` or ``/api/chat``, without ``stream``
     seconds    float, wall time of the call
     answers    Ollama's own JSON objects, as dicts of plain values
@@ -27,7 +28,6 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -45,6 +45,7 @@ from pgstack.errors import (
     Unreachable,
     UsageError,
 )
+from pgstack.vectors import Vector
 
 if TYPE_CHECKING:
     import ollama
@@ -63,6 +64,7 @@ class EmbedResult:
     """What :meth:`ModelServer.embed` returns; see the module's text for the units."""
 
     vectors: list[list[float]]
+    packed: list[Vector]
     prompt_tokens: int
     seconds: float
 
@@ -360,10 +362,11 @@ def _checked(response: ollama.EmbedResponse, wanted: int, began: float) -> Embed
     lengths = {len(vector) for vector in vectors}
     if len(lengths) > 1 or 0 in lengths:
         raise BadAnswer(f"the model server answered vectors of lengths {sorted(lengths)}")
-    # A sum is finite only if every term is, and is faster than looking at each.
-    if not all(math.isfinite(sum(vector)) for vector in vectors):
-        raise BadAnswer("the model server answered a vector that is not finite")
-    return EmbedResult(vectors, response.prompt_eval_count or 0, time.monotonic() - began)
+    try:
+        packed = [Vector.pack(vector) for vector in vectors]
+    except ValueError as exc:
+        raise BadAnswer(f"the model server answered a vector that is not usable: {exc}") from None
+    return EmbedResult(vectors, packed, response.prompt_eval_count or 0, time.monotonic() - began)
 
 
 # -- errors ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ WORKER_STOP: Final[LiteralString] = "select _pgstack.worker_stop(%s)"
 WORKER_SWEEP: Final[LiteralString] = "select _pgstack.worker_sweep(), _pgstack.request_sweep()"
 WORKER_PRESENT: Final[LiteralString] = "select _pgstack.worker_present()"
 WORK_RENEW: Final[LiteralString] = "select _pgstack.work_renew(%s)"
+USAGE_ADD: Final[LiteralString] = "select _pgstack.usage_add(%s)"
 
 # Worker: questions from SQL (the bridge).
 REQUEST_CLAIM: Final[LiteralString] = (
@@ -43,7 +44,7 @@ BREAKER_OPEN: Final[LiteralString] = "select _pgstack.breaker_open(%s, %s, %s, %
 BREAKER_CLOSE: Final[LiteralString] = "select _pgstack.breaker_close(%s, %s, %s)"
 WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
 WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s, %s, %s)"
-WORK_LEFT: Final[LiteralString] = "select _pgstack.work_left(%s)"
+WORK_LEFT: Final[LiteralString] = "select _pgstack.work_left(%s, %s)"
 WORK_NEXT_DUE: Final[LiteralString] = "select _pgstack.work_next_due()"
 WORK_PROBLEMS: Final[LiteralString] = (
     "select s.name, s.last_error, s.failed from pgstack.vectorizer_status as s "

@@ -188,8 +188,8 @@ begin
     return format('the source table %s is gone', plan.source);
   elsif _pgstack.find_relation(plan.target) is null then
     return format('the target table %s is gone', plan.target);
-  elsif plan.has_table and plan.key_columns && array['start_char', 'end_char']::name[] then
-    return 'its key has a column start_char or end_char, which the table of chunks needs';
+  elsif plan.has_table and plan.key_columns && array['start_char', 'end_char', 'digest']::name[] then
+    return 'its key has a column start_char, end_char or digest, which the table of chunks needs';
   elsif _config -> 'embedding' ->> 'implementation' <> 'ollama' then
     return format('embedding by %s is not supported; use ai.embedding_ollama',
       _config -> 'embedding' ->> 'implementation');

@@ -1,5 +1,5 @@
 -- Family: what a vectorizer needs beyond pgai's catalogue: a trigger that wakes the worker,
--- columns for offsets, and triggers that let it forget deleted rows.
+-- columns for offsets and digests, and triggers that let it forget deleted rows.
 -- Callers: 310_vectorizer.sql, and the worker for vectorizers made with plain pgai.
 -- Errors: none of ours.
 
@@ -89,6 +89,28 @@ $$;
 comment on function _pgstack.drop_forget_triggers(integer, text) is
 'Takes the triggers of a vectorizer off its source table.';
 
+-- Equal chunks are found by it.  PostgreSQL names it <table>_digest_idx; it is known by
+-- its column.
+create or replace function _pgstack.create_digest_index(target text)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (
+    select from pg_index as i
+    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = target::regclass and a.attname = 'digest' and i.indpred is null
+  ) then
+    execute format('create index on %s (digest)', target);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.create_digest_index(text) is
+'Indexes the digests of a table of chunks, unless they are.';
+
 -- Gives a vectorizer, ours or made with plain ai.create_vectorizer(), what the worker
 -- relies on.  Safe to repeat.
 create or replace function _pgstack.prepare_vectorizer(id integer)
@@ -113,9 +135,10 @@ begin
   if _plan.has_table then
     execute format(
       'alter table %s add column if not exists start_char integer, '
-      'add column if not exists end_char integer',
+      'add column if not exists end_char integer, add column if not exists digest bytea',
       _plan.target
     );
+    perform _pgstack.create_digest_index(_plan.target);
     perform _pgstack.create_forget_triggers(_plan);
   end if;
   insert into _pgstack.vectorizer as v (vectorizer_id, prepared_at)
@@ -125,7 +148,7 @@ end;
 $$;
 
 comment on function _pgstack.prepare_vectorizer(integer) is
-'Adds to a vectorizer the wake-up trigger, the offset columns and the triggers that forget deleted rows.';
+'Adds to a vectorizer the wake-up trigger, the columns for offsets and digests, and the triggers that forget deleted rows.';
 
 -- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer().
 -- One that cannot be prepared now (busy, or not ours) still runs, and is tried again.

@@ -120,7 +120,10 @@ begin
   for _plan in
     select p.*
     from _pgstack.vectorizer_plan as p
-    where not p.disabled
+    left join _pgstack.vectorizer as v
+      on v.vectorizer_id = p.id and v.problem is not null
+      and v.last_error_at > clock_timestamp() - interval '10 s'
+    where not p.disabled and v.vectorizer_id is null
       and (work_claim.names is null or p.name = any (work_claim.names))
       and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) <> all (work_claim.resting)
     order by random()

@@ -14,7 +14,7 @@ as $$
   set state = 'waiting', last_error = message, changed_at = clock_timestamp(),
     due_at = clock_timestamp() + case when blocks then interval '10 s' else interval '0' end
   where w.vectorizer_id = work_release.vectorizer_id and w.worker = work_release.worker
-    and w.digest in (select _pgstack.key_digest(q.key) from unnest(keys) as q (key));
+    and w.state = 'leased' and w.digest in (select _pgstack.key_digest(q.key) from unnest(keys) as q (key));
   update _pgstack.vectorizer as v
   set last_error = message, last_error_at = now(),
     problem = case when blocks then message else v.problem end
@@ -70,7 +70,7 @@ begin
     last_error = work_fail.message,
     changed_at = clock_timestamp()
   from unnest(work_fail.keys) with ordinality as q (key, nr)
-  where w.vectorizer_id = _plan.id and w.worker = work_fail.worker
+  where w.vectorizer_id = _plan.id and w.worker = work_fail.worker and w.state = 'leased'
     and w.digest = _pgstack.key_digest(q.key);
   insert into ai._vectorizer_errors (id, message, details)
   values (

@@ -166,7 +166,7 @@ comment on function _pgstack.work_next_due() is
 'Seconds until the next waiting row may be tried or the next lease ends.';
 
 -- What is left to do, for worker --once: rows queued or in somebody's hands.
-create or replace function _pgstack.work_left(names text[])
+create or replace function _pgstack.work_left(names text[], given_up text[])
 returns bigint
 language plpgsql volatile
 security invoker
@@ -181,6 +181,7 @@ begin
     select p.*
     from _pgstack.vectorizer_plan as p
     where not p.disabled and (work_left.names is null or p.name = any (work_left.names))
+      and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) <> all (work_left.given_up)
   loop
     if _pgstack.vectorizer_problem(_plan) is null and not exists (
       select from _pgstack.vectorizer as v where v.vectorizer_id = _plan.id and v.problem is not null
@@ -193,5 +194,5 @@ begin
 end;
 $$;
 
-comment on function _pgstack.work_left(text[]) is
-'How many vectorizers that can run still have rows queued.';
+comment on function _pgstack.work_left(text[], text[]) is
+'How many vectorizers that can run still have rows queued, those of the models given up left out.';

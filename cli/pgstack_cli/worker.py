@@ -47,7 +47,7 @@ def worker(
     with target.connect(dsn) as conn:
         for name in names or ():
             vectorizers.status(conn, name)  # a mistyped name would wait for ever
-    done = run(
+    meter = run(
         WorkerOptions(
             dsn=dsn,
             model_server=resolve_url(),
@@ -56,9 +56,10 @@ def worker(
             once=once,
         )
     )
+    done = meter.totals()
     message(
         f"embedded {done.rows} rows in {done.chunks} chunks, answered {done.questions} questions, "
-        f"{done.errors} errors"
+        f"{done.failed_rows + done.failed_questions} errors"
     )
     if once:
         with target.connect(dsn) as conn:

@@ -17,14 +17,15 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from pgstack import __version__, queries
+from pgstack import __version__, queries, vectors
 from pgstack.db import OPTIONS
 from pgstack.errors import NoWorker, Unreachable
 from pgstack.models import ModelServer
 from pgstack.worker import index
 from pgstack.worker.bridge import Bridge
 from pgstack.worker.drain import Drain, ModelServerDown
-from pgstack.worker.session import Session, Totals, log, wait_for
+from pgstack.worker.meter import Meter
+from pgstack.worker.session import Session, log, wait_for
 
 LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work"
 RENEW_SECONDS = 1.5
@@ -32,8 +33,12 @@ SWEEP_EVERY = 4  # renewals
 STOP_SECONDS = 10.0
 LONGEST_RETRY = 15.0
 
-# Workers see all rows: a row hidden from them would look deleted.
-WORKER_OPTIONS = OPTIONS + " -c row_security=off -c lock_timeout=10s"
+# Workers see all rows: a row hidden from them would look deleted.  They do not wait for the
+# disk: a server that crashes right after a commit forgets a batch together with the fact that
+# it was done, so it is done again.
+WORKER_OPTIONS = OPTIONS + (
+    " -c row_security=off -c lock_timeout=10s -c synchronous_commit=off"
+)
 
 
 @dataclass(frozen=True)
@@ -47,23 +52,23 @@ class WorkerOptions:
     once: bool = False
 
 
-def run(options: WorkerOptions) -> Totals:
+def run(options: WorkerOptions) -> Meter:
     """Run a worker until SIGTERM or SIGINT, or, once, until nothing is left to do."""
     return asyncio.run(_run(options))
 
 
-async def _run(options: WorkerOptions) -> Totals:
+async def _run(options: WorkerOptions) -> Meter:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    totals = Totals()
+    meter = Meter()
     pause = 0.5
     async with ModelServer(options.model_server) as server:
         while not stopping.is_set():
             try:
-                await _until_stopped(options, server, totals, stopping)
-                return totals
+                await _until_stopped(options, server, meter, stopping)
+                return meter
             except* (psycopg.OperationalError, psycopg.InterfaceError) as lost:
                 reason = _first(lost)
             except* ModelServerDown as down:
@@ -75,11 +80,11 @@ async def _run(options: WorkerOptions) -> Totals:
             log.warning("the database went away, trying again in %.1f s: %s", pause, reason)
             await wait_for(stopping, pause)
             pause = min(LONGEST_RETRY, pause * 2)
-    return totals
+    return meter
 
 
 async def _until_stopped(
-    options: WorkerOptions, server: ModelServer, totals: Totals, stopping: asyncio.Event
+    options: WorkerOptions, server: ModelServer, meter: Meter, stopping: asyncio.Event
 ) -> None:
     listener = await psycopg.AsyncConnection.connect(
         options.dsn, autocommit=True, options=WORKER_OPTIONS, application_name="pgstack worker"
@@ -89,6 +94,7 @@ async def _until_stopped(
         min_size=1,
         max_size=options.concurrency + 4,
         open=False,
+        configure=vectors.register,
         kwargs={
             "autocommit": True,
             "options": WORKER_OPTIONS,
@@ -99,14 +105,21 @@ async def _until_stopped(
     async with listener, pool:
         worker = uuid.uuid4()
         session = Session(
-            worker, pool, server, options.names, options.concurrency, totals, stopping
+            worker,
+            pool,
+            server,
+            options.names,
+            options.concurrency,
+            meter,
+            stopping,
+            once=options.once,
         )
         await _check_installed(listener)
         await listener.execute(LISTEN)
         await listener.execute(queries.WORKER_START, (worker, __version__, server.url))
         log.info("worker %s: connected, model server %s", worker, server.url)
         try:
-            await _work(session, listener, once=options.once)
+            await _work(session, listener)
         finally:
             await asyncio.shield(_farewell(session))
 
@@ -118,7 +131,7 @@ async def _check_installed(conn: psycopg.AsyncConnection[Any]) -> None:
         raise NoWorker("pgstack is not installed in this database", hint="pgstack install -d URL")
 
 
-async def _work(session: Session, listener: psycopg.AsyncConnection[Any], *, once: bool) -> None:
+async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> None:
     """Run every part of the worker; once: until the vectorizers are drained."""
     bridge = Bridge(session)
     await session.fetch(queries.WORKER_SWEEP)
@@ -132,8 +145,8 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any], *, onc
                 group.create_task(_stop_late(session, limit)),
             ]
             answering = group.create_task(bridge.run())
-            if once:
-                await Drain(session, once=True).run()
+            if session.once:
+                await Drain(session).run()
                 await index.build_all(session)
             else:
                 building = group.create_task(index.run(session))
@@ -175,6 +188,7 @@ async def _maintain(session: Session, bridge: Bridge) -> None:
         await asyncio.sleep(RENEW_SECONDS)
         await bridge.renew()
         await session.fetch(queries.WORK_RENEW, session.worker)
+        await _keep_ledger(session)
         if await session.value(queries.PREPARE):
             session.work.set()  # their queues were filled before they could wake us
         beat += 1
@@ -182,8 +196,17 @@ async def _maintain(session: Session, bridge: Bridge) -> None:
             await session.fetch(queries.WORKER_SWEEP)
 
 
+async def _keep_ledger(session: Session) -> None:
+    """Write down what was done; a ledger that is locked stops no work."""
+    try:
+        await session.meter.flush(session)
+    except psycopg.Error as exc:  # of a lost database others tell
+        log.warning("the ledger must wait: %s", exc)
+
+
 async def _farewell(session: Session) -> None:
     try:
+        await _keep_ledger(session)
         await session.fetch(queries.WORKER_STOP, session.worker)
     except psycopg.Error as exc:
         log.warning("could not say goodbye (leases will end by themselves): %s", exc)

@@ -8,7 +8,7 @@ server stops computing.  A failure here never ends the worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from pgstack import queries
 from pgstack.errors import ModelServerError, PgstackError, UsageError
 from pgstack.models import ModelServer
+from pgstack.worker.meter import Meter
 from pgstack.worker.session import Session, log, wait_for
 
 MOST_AT_ONCE = 64
@@ -74,11 +75,15 @@ class Bridge:
 
     def _start(self, request: int, kind: str, payload: dict[str, Any], seconds: float) -> None:
         task = asyncio.create_task(self._answer(request, kind, payload, seconds))
+        self.session.asking += 1
         self.tasks[request] = task
         task.add_done_callback(lambda _: self._ended(request))
 
     def _ended(self, request: int) -> None:
         self.tasks.pop(request, None)
+        self.session.asking -= 1
+        if not self.session.asking:
+            self.session.work.set()  # bulk work waited
         if len(self.tasks) == MOST_AT_ONCE - 1:
             self.session.questions.set()  # there was no room before
 
@@ -88,7 +93,7 @@ class Bridge:
         session = self.session
         try:
             async with asyncio.timeout(seconds):
-                answer, embeddings = await call(session.server, kind, payload)
+                answer, embeddings = await call(session.server, kind, payload, session.meter)
             await session.fetch(
                 queries.REQUEST_COMPLETE,
                 session.worker,
@@ -96,7 +101,7 @@ class Bridge:
                 None if answer is None else Jsonb(answer),
                 embeddings,
             )
-            session.totals.questions += 1
+            session.meter.question()
         except TimeoutError:
             return  # the asking statement knows its own deadline
         except PgstackError as exc:
@@ -111,7 +116,7 @@ class Bridge:
 
     async def _fail(self, request: int, exc: PgstackError) -> None:
         session = self.session
-        session.totals.errors += 1
+        session.meter.question(failed=True)
         await session.fetch(
             queries.REQUEST_FAIL,
             session.worker,
@@ -122,20 +127,20 @@ class Bridge:
         )
 
 
-async def call(server: ModelServer, kind: str, payload: dict[str, Any]) -> Answer:
+async def call(server: ModelServer, kind: str, payload: dict[str, Any], meter: Meter) -> Answer:
     """Ask the model server; return Ollama's response, or vectors as pgvector's text."""
     host = payload.pop("host", None)
     if host is not None and host.rstrip("/") != server.url.rstrip("/"):
         # SQL checked it against the setting model_hosts before it asked.
         async with ModelServer(host) as other:
-            return await call(other, kind, payload)
+            return await call(other, kind, payload, meter)
     match kind:
         case "embed":
-            return None, await _embed(server, payload)
+            return None, await _embed(server, payload, meter)
         case "generate":
-            return await server.generate(payload), None
+            return await _complete(server.generate, payload, meter), None
         case "chat":
-            return await server.chat(payload), None
+            return await _complete(server.chat, payload, meter), None
         case "list":
             return {"models": await server.list()}, None
         case "ps":
@@ -144,16 +149,30 @@ async def call(server: ModelServer, kind: str, payload: dict[str, Any]) -> Answe
             raise UsageError(f"the worker does not know the question {kind!r}")
 
 
-async def _embed(server: ModelServer, payload: dict[str, Any]) -> list[str]:
-    texts = payload["input"]
+async def _complete(
+    ask: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
+    payload: dict[str, Any],
+    meter: Meter,
+) -> dict[str, Any]:
+    with meter.timing("", payload["model"]) as timing:
+        answer = await ask(payload)
+        timing.tokens = answer.get("prompt_eval_count", 0) + answer.get("eval_count", 0)
+    return answer
+
+
+async def _embed(server: ModelServer, payload: dict[str, Any], meter: Meter) -> list[str]:
+    texts, model = payload["input"], payload["model"]
     vectors: list[str] = []
     for start in range(0, len(texts), EMBED_BATCH):
-        result = await server.embed(
-            payload["model"],
-            texts[start : start + EMBED_BATCH],
-            options=payload.get("options"),
-            keep_alive=payload.get("keep_alive"),
-        )
+        part = texts[start : start + EMBED_BATCH]
+        with meter.timing("", model, texts=len(part)) as timing:
+            result = await server.embed(
+                model,
+                part,
+                options=payload.get("options"),
+                keep_alive=payload.get("keep_alive"),
+            )
+            timing.tokens = result.prompt_tokens
         vectors.extend(map(vector_text, result.vectors))
     return vectors
 

@@ -12,18 +12,9 @@ from typing import Any, LiteralString
 from psycopg_pool import AsyncConnectionPool
 
 from pgstack.models import ModelServer
+from pgstack.worker.meter import Meter
 
 log = logging.getLogger("pgstack.worker")
-
-
-@dataclass
-class Totals:
-    """What a worker did since it started."""
-
-    rows: int = 0
-    chunks: int = 0
-    questions: int = 0
-    errors: int = 0
 
 
 @dataclass
@@ -40,8 +31,10 @@ class Session:
     server: ModelServer
     names: Sequence[str] | None
     concurrency: int
-    totals: Totals
+    meter: Meter
     stopping: asyncio.Event
+    once: bool = False  # end when nothing is left to do
+    asking: int = 0  # questions being answered; bulk work waits for them
     work: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,7 +42,7 @@ class Session:
     async def fetch(self, query: LiteralString, *params: object) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows."""
         async with self.pool.connection() as conn:
-            cursor = await conn.execute(query, params)
+            cursor = await conn.execute(query, params, binary=True)
             rows: list[Any] = await cursor.fetchall()
             return rows
 

@@ -281,6 +281,29 @@ def test_latency_and_wrong_lengths_on_demand(http: httpx.Client, client: ollama.
     assert http.get("/_control").json()["latency_ms"] == 0
 
 
+def test_faults_that_a_text_calls_for(http: httpx.Client) -> None:
+    def embed(text: str, **timeout: float) -> httpx.Response:
+        return http.post(EMBED, json={"model": "all-minilm", "input": text}, **timeout)
+
+    http.post("/_control", json={"fail_if_contains": "bad", "fail_if_status": 500})
+    http.post("/_control", json={"slow_if_contains": "slow", "slow_ms": 80})
+    http.post("/_control", json={"hang_if_contains": "stuck", "trickle_ms": 5})
+    assert embed("a bad text").status_code == 500
+    assert embed("a good text").status_code == 200
+    began = time.monotonic()
+    assert len(embed("a slow text").json()["embeddings"][0]) == 384
+    assert time.monotonic() - began >= 0.08 + 8 * 0.005
+    with pytest.raises(httpx.ReadTimeout):
+        embed("stuck", timeout=0.2)
+
+
+def test_a_failure_may_say_when_to_come_back(http: httpx.Client) -> None:
+    http.post("/_control", json={"fail_next": 1, "status": 429, "retry_after": 3})
+    answers = [http.post(EMBED, json={"model": "all-minilm", "input": "x"}) for _ in range(2)]
+    assert [a.status_code for a in answers] == [429, 200]
+    assert [a.headers.get("retry-after") for a in answers] == ["3", None]
+
+
 # -- the process -----------------------------------------------------------------------
 
 COMMAND = [sys.executable, "-m", "pgstack.embedded.modelserver"]

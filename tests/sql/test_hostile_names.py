@@ -109,7 +109,7 @@ def test_pgais_own_columns_are_refused(conn: Conn, name: str, place: str) -> Non
     assert caught.value.diag.message_hint
 
 
-@pytest.mark.parametrize("name", ["start_char", "end_char"])
+@pytest.mark.parametrize("name", ["start_char", "end_char", "digest"])
 def test_our_own_columns_are_refused_as_keys(conn: Conn, name: str) -> None:
     make = sql.SQL("create table docs ({} integer primary key, body text)")
     conn.execute(make.format(sql.Identifier(name)))

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -78,8 +79,18 @@ class Faults:
     fail_next: int = 0
     """Fail that many requests with ``status``; -1: all."""
     status: int = 503
+    retry_after: float = 0
+    """Seconds that a failure with ``status`` asks the client to wait (``Retry-After``)."""
     fail_if_contains: str = ""
-    """Fail with status 400 every embedding request one of whose texts contains this."""
+    """Fail with ``fail_if_status`` every embedding request one of whose texts contains this."""
+    fail_if_status: int = 400
+    hang_if_contains: str = ""
+    """Never answer an embedding request one of whose texts contains this."""
+    crash_if_contains: str = ""
+    """End the server's process at such a request."""
+    slow_if_contains: str = ""
+    """Wait ``slow_ms`` at such a request."""
+    slow_ms: float = 1000
     wrong_dims: int = 0
     """Answer vectors of that length."""
     nan: bool | int = False
@@ -93,6 +104,8 @@ class Faults:
     """Never answer."""
     reset: bool | int = False
     """Cut the connection in the middle of the answer."""
+    trickle_ms: float = 0
+    """Send answers in eight pieces, with a pause of this length before each."""
 
     def take(self, name: str) -> bool:
         """Return whether this request suffers the fault, counting it down."""
@@ -277,9 +290,7 @@ class Deterministic:
         model = self.describe(name)
         await self._hinder()
         self._count(model.name, texts)
-        unwanted = self.faults.fail_if_contains
-        if unwanted and any(unwanted in text for text in texts):
-            raise ApiError(400, "the input was refused")
+        await self._choke(texts)
         tokens = [len(text.split()) for text in texts]
         if not truncate and max(tokens) > _MAX_WORDS:
             raise ApiError(400, "the input length exceeds the context length")
@@ -295,6 +306,22 @@ class Deterministic:
         await asyncio.sleep(self.faults.latency_ms / 1000)
         if self.faults.take("fail_next"):
             raise ApiError(self.faults.status, "failed on request")
+
+    async def _choke(self, texts: Sequence[str]) -> None:
+        """Fail, hang, end or wait when a text contains what the faults name."""
+        faults = self.faults
+
+        def unwanted(part: str) -> bool:
+            return bool(part) and any(part in text for text in texts)
+
+        if unwanted(faults.crash_if_contains):
+            os._exit(70)
+        if unwanted(faults.hang_if_contains):
+            await asyncio.get_running_loop().create_future()
+        if unwanted(faults.slow_if_contains):
+            await asyncio.sleep(faults.slow_ms / 1000)
+        if unwanted(faults.fail_if_contains):
+            raise ApiError(faults.fail_if_status, "the input was refused")
 
     def _count(self, model: str, texts: Sequence[str]) -> None:
         self.stats.models[model] += 1
@@ -400,13 +427,20 @@ class FaultyTransport:
 
         async def through(message: Message) -> None:
             collected.append(message)
+            self._ask_to_wait(message)
             if not kind:
-                await send(message)
+                await _send_slowly(message, send, faults.trickle_ms / 1000)
 
         with self._counted(scope["path"], collected):
             await self._app(scope, receive, through)
             if kind:
                 await _send_spoiled(kind, collected, send)
+
+    def _ask_to_wait(self, message: Message) -> None:
+        """Put ``Retry-After`` on a failure that was asked for."""
+        faults = self._backend.faults
+        if faults.retry_after and message.get("status") == faults.status:
+            message["headers"].append((b"retry-after", f"{faults.retry_after:g}".encode()))
 
     @contextmanager
     def _counted(self, path: str, answer: list[Message]) -> Iterator[None]:
@@ -421,6 +455,20 @@ class FaultyTransport:
             stats.concurrent -= 1
             finished = bool(answer) and not answer[-1].get("more_body", False)
             stats.cancelled += not finished or answer[0].get("status") == 499
+
+
+async def _send_slowly(message: Message, send: Send, pause: float) -> None:
+    """Send a message; with a pause, a body goes in eight pieces."""
+    body = message.get("body", b"")
+    if not pause or not body:
+        await send(message)
+        return
+    size = -(-len(body) // 8)
+    for start in range(0, len(body), size):
+        await asyncio.sleep(pause)
+        last = start + size >= len(body)
+        more = message.get("more_body", False) or not last
+        await send({**message, "body": body[start : start + size], "more_body": more})
 
 
 async def _send_spoiled(kind: str, answer: list[Message], send: Send) -> None:

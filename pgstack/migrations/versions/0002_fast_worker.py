@@ -66,6 +66,7 @@ _PLAN = "_pgstack.vectorizer_plan"
 _REPLACED = (
     "work_claim(uuid, text[], integer)",
     "work_load(integer, jsonb[])",
+    "work_left(text[])",
     f"settle_present({_PLAN}, jsonb[], bytea[])",
     f"check_dimensions({_PLAN}, text[])",
     f"write_column({_PLAN}, jsonb[], integer[], integer[], text[])",
