@@ -36,9 +36,7 @@ LONGEST_RETRY = 15.0
 # Workers see all rows: a row hidden from them would look deleted.  They do not wait for the
 # disk: a server that crashes right after a commit forgets a batch together with the fact that
 # it was done, so it is done again.
-WORKER_OPTIONS = OPTIONS + (
-    " -c row_security=off -c lock_timeout=10s -c synchronous_commit=off"
-)
+WORKER_OPTIONS = OPTIONS + (" -c row_security=off -c lock_timeout=10s -c synchronous_commit=off")
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,12 @@ class Model:
     server: ModelServer
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     line: deque[Wanted] = field(default_factory=deque)
-    known: OrderedDict[bytes, asyncio.Future[Vector]] = field(default_factory=OrderedDict)
+    known: OrderedDict[tuple[int, bytes], asyncio.Future[Vector]] = field(
+        default_factory=OrderedDict
+    )
     loading: int = 0  # batches of rows that are on their way here
     calls: int = 0  # under way
-    limit: float = 1.0
+    limit: float = 2.0  # two, so that one that hangs does not stop the others
     characters: float = FIRST_CHARACTERS
     mean_characters: float = 500.0
     failures: int = 0  # calls in a row that found the server unable
@@ -98,18 +100,19 @@ class Model:
 
     # ------------------------------------------------------------------ for the drain
 
-    def want(self, vectorizer: str, digest: bytes, text: str) -> asyncio.Future[Vector]:
-        """Return the vector of a text, some time; equal digests share one."""
-        vector = self.known.get(digest)
+    def want(self, vectorizer: int, name: str, digest: bytes, text: str) -> asyncio.Future[Vector]:
+        """Return the vector of a text, some time; equal texts of a vectorizer share one."""
+        known = (vectorizer, digest)
+        vector = self.known.get(known)
         if vector is not None and not (vector.done() and vector.exception()):
-            self.known.move_to_end(digest)
+            self.known.move_to_end(known)
             return vector
         vector = asyncio.get_running_loop().create_future()
-        self.known[digest] = vector
+        self.known[known] = vector
         if len(self.known) > REMEMBERED:
             self.known.popitem(last=False)
         self.mean_characters += (len(text) - self.mean_characters) / 32
-        self.line.append(Wanted(vectorizer, text, vector))
+        self.line.append(Wanted(name, text, vector))
         return vector
 
     @property
@@ -157,7 +160,8 @@ class Model:
 
     def _may_call(self) -> bool:
         session = self.session
-        if self.resting or self.calls >= int(self.limit) or session.stopping.is_set():
+        most = int(min(self.limit, session.concurrency))
+        if self.resting or self.calls >= most or session.stopping.is_set():
             return False
         return not session.asking or time.monotonic() - self.called_at > YIELD_SECONDS
 
@@ -203,7 +207,7 @@ class Model:
 
     async def _answered(self, seconds: float) -> None:
         """Make the next calls bigger or smaller, and allow more at a time."""
-        self.limit = min(self.session.concurrency, self.limit + 1 / self.limit)
+        self.limit = min(max(2.0, self.session.concurrency), self.limit + 1 / self.limit)
         if self.line:  # else the call was small for want of texts, which tells nothing
             fit = self.characters * CALL_SECONDS / max(seconds, 0.001)
             bounded = min(max(fit, self.characters / 2), self.characters * 2)
