@@ -29,7 +29,7 @@ PREPARE: Final[LiteralString] = "select _pgstack.prepare_vectorizers()"
 WORK_CLAIM: Final[LiteralString] = (
     # Keys travel as text: Python would round a numeric.
     "select vectorizer_id, name, keys::text[], model_key, model_server, model, options, keep_alive "
-    "from _pgstack.work_claim(%s, %s, %s, %s)"
+    "from _pgstack.work_claim(%s, %s, %s::jsonb, %s)"
 )
 WORK_LOAD: Final[LiteralString] = (
     "select nr, version, chunk_seq, start_char, end_char, digest, wanted, chunk, input "

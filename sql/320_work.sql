@@ -39,8 +39,10 @@ comment on function _pgstack.key_digest(jsonb) is
 
 -- ---------------------------------------------------------------------------- claim
 
+-- Rows are taken in the order of their key, from `after` on and around again: what is in
+-- hand already, and what was done before and left dead rows, lies behind and is not looked at.
 create or replace function _pgstack.claim_keys(
-  plan _pgstack.vectorizer_plan, worker uuid, wanted integer
+  plan _pgstack.vectorizer_plan, worker uuid, wanted integer, after jsonb
 )
 returns jsonb[]
 language plpgsql volatile
@@ -48,10 +50,20 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  _columns text;
+  _values text;
   _keys jsonb[];
 begin
-  -- In the order of the key, so that an index finds them: what was done before has left
-  -- dead rows at the head of the table, and an index learns to pass them over.
+  select
+    string_agg(format('r.%I', c.name), ', ' order by c.nr),
+    string_agg(
+      format('%L::%s', claim_keys.after ->> c.name, format_type(a.atttypid, a.atttypmod)), ', '
+      order by c.nr
+    )
+  into _columns, _values
+  from unnest(plan.key_columns) with ordinality as c (name, nr)
+  join pg_attribute as a
+    on a.attrelid = _pgstack.find_relation(plan.queue) and a.attname = c.name;
   -- One key may be queued several times.  Inserting in order of digest keeps two
   -- claims that meet from waiting for each other in a circle.  The plan is a moment old:
   -- what sees a row queued after a pause sees the pause as well.
@@ -62,7 +74,7 @@ begin
       from %2$s as r
       cross join lateral (select %1$s as key) as j
       cross join lateral (select j.key, _pgstack.key_digest(j.key) as digest) as d
-      where (r.loading_retry_after is null or r.loading_retry_after <= now())
+      where %4$s and (r.loading_retry_after is null or r.loading_retry_after <= now())
         and not exists (
           select from _pgstack.work as w
           where w.vectorizer_id = $1 and w.digest = d.digest
@@ -84,26 +96,33 @@ begin
         changed_at = clock_timestamp(),
         attempts = case when w.state = 'failed' then 0 else w.attempts end
       where w.state = 'failed' or w.due_at <= clock_timestamp()
-      returning w.key
+      returning w.digest
     )
-    select coalesce(array_agg(l.key), '{}') from leased as l
+    select coalesce(array_agg(d.key order by d.nr), '{}')
+    from (
+      select distinct on (n.digest) n.digest, n.key, n.nr
+      from (select u.*, row_number() over () as nr from due as u) as n
+      order by n.digest, n.nr
+    ) as d
+    where d.digest in (select l.digest from leased as l)
     $sql$,
-    plan.key_json, plan.queue, (
-      select string_agg(format('r.%I', c.name), ', ' order by c.nr)
-      from unnest(plan.key_columns) with ordinality as c (name, nr)
-    )
+    plan.key_json, plan.queue, _columns,
+    case when claim_keys.after is null then 'true' else format('(%s) > (%s)', _columns, _values) end
   ) using plan.id, worker, wanted, _pgstack.setting_interval('lease') into _keys;
+  if cardinality(_keys) = 0 and claim_keys.after is not null then
+    return _pgstack.claim_keys(plan, worker, wanted, null);
+  end if;
   return _keys;
 end;
 $$;
 
-comment on function _pgstack.claim_keys(_pgstack.vectorizer_plan, uuid, integer) is
-'Leases up to so many queued keys of one vectorizer to a worker.';
+comment on function _pgstack.claim_keys(_pgstack.vectorizer_plan, uuid, integer, jsonb) is
+'Leases up to so many queued keys of one vectorizer to a worker, in their order, those after a key first.';
 
 -- One vectorizer at a time, any of them in turn: a random order is fair over time and
 -- needs no shared state.  One that cannot run is passed over and says why.
 create or replace function _pgstack.work_claim(
-  worker uuid, names text[], wanted jsonb, resting text[]
+  worker uuid, names text[], wishes jsonb, resting text[]
 )
 returns table (
   vectorizer_id integer, name text, model_key text, model_server text, model text,
@@ -115,6 +134,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _plan _pgstack.vectorizer_plan;
+  _wish jsonb;
   _problem text;
 begin
   for _plan in
@@ -131,9 +151,10 @@ begin
     begin
       _problem := _pgstack.vectorizer_problem(_plan);
       if _problem is null then
+        _wish := work_claim.wishes -> _plan.id::text;
         keys := _pgstack.claim_keys(
           _plan, work_claim.worker,
-          least(coalesce((work_claim.wanted ->> _plan.id::text)::integer, 32), _plan.batch_size)
+          least(coalesce((_wish ->> 'rows')::integer, 32), _plan.batch_size), _wish -> 'after'
         );
         if cardinality(keys) > 0 then
           vectorizer_id := _plan.id;
@@ -164,7 +185,7 @@ end;
 $$;
 
 comment on function _pgstack.work_claim(uuid, text[], jsonb, text[]) is
-'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wanted: {"id": rows}, 32 for those it does not name. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
+'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wishes: {"id": {"rows": how many, "after": the last key taken}}, 32 rows from the first key on where it says nothing. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
 
 create or replace function _pgstack.model_key(
   model_server text, model text, options jsonb, keep_alive text

@@ -25,7 +25,8 @@ begin
       from unnest($1, $2) with ordinality as q (key, version, nr)
       cross join lateral jsonb_to_record(q.key) as k (%1$s)
       join %2$s as r on %3$s
-      where _pgstack.content_version(%4$s) = q.version
+      -- is true: nobody shall join by the version, which takes reading all rows.
+      where (_pgstack.content_version(%4$s) = q.version) is true
       for no key update of r skip locked
     )
     select coalesce(array_agg(s.nr::integer), '{}') from same as s

@@ -92,8 +92,10 @@ language sql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
+  with l as materialized (select _pgstack.setting_interval('lease') as lease)
   update _pgstack.work as w
-  set due_at = clock_timestamp() + _pgstack.setting_interval('lease')
+  set due_at = clock_timestamp() + l.lease
+  from l
   where w.worker = work_renew.worker and w.state = 'leased';
   update _pgstack.worker as w set seen_at = now() where w.id = work_renew.worker;
 $$;

@@ -33,10 +33,19 @@ SWEEP_EVERY = 4  # renewals
 STOP_SECONDS = 10.0
 LONGEST_RETRY = 15.0
 
-# Workers see all rows: a row hidden from them would look deleted.  They do not wait for the
-# disk: a server that crashes right after a commit forgets a batch together with the fact that
-# it was done, so it is done again.
-WORKER_OPTIONS = OPTIONS + (" -c row_security=off -c lock_timeout=10s -c synchronous_commit=off")
+# row_security: a row hidden from a worker would look deleted.
+# synchronous_commit: a server that crashes right after a commit forgets a batch together with
+# the fact that it was done, so it is done again; there is no need to wait for the disk.
+# enable_seqscan: every statement finds its rows by key.  Queues grow and shrink faster than
+# statistics, and a plan that reads them whole is right only while they are empty.
+_SETTINGS = {
+    "row_security": "off",
+    "lock_timeout": "10s",
+    "synchronous_commit": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+WORKER_OPTIONS = OPTIONS + "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from pgstack import queries
 from pgstack.errors import DimensionMismatch, Fault, PgstackError, translated
@@ -75,6 +73,14 @@ class Batch:
         return self.part(range(middle)), self.part(range(middle, len(self.keys)))
 
 
+@dataclass
+class Wish:
+    """How many rows of a vectorizer to claim next, and after which key."""
+
+    rows: int = FIRST_ROWS
+    after: str = "null"
+
+
 # Somebody holds a table for long: not an error of anybody's.
 CONTENTION = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
@@ -92,7 +98,7 @@ class Drain:
     session: Session
     models: dict[str, Model] = field(default_factory=dict)
     servers: dict[str, ModelServer] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)  # to claim at a time, by vectorizer
+    wishes: dict[int, Wish] = field(default_factory=dict)  # by vectorizer
     batches: int = 0  # in hand
 
     async def run(self) -> None:
@@ -135,15 +141,24 @@ class Drain:
         session = self.session
         resting = [key for key, model in self.models.items() if not model.has_room]
         claimed = await session.fetch(
-            queries.WORK_CLAIM, session.worker, session.names, Jsonb(self.rows), resting
+            queries.WORK_CLAIM, session.worker, session.names, self._wishes(), resting
         )
         for vectorizer, name, keys, *configuration in claimed:
+            self.wishes.setdefault(vectorizer, Wish()).after = keys[-1]
             batch = Batch(vectorizer, name, keys, [None] * len(keys), [])
             model = self._model(Configuration(*configuration))
             model.loading += 1  # now, not when the task starts: the next claim asks for it
             self.batches += 1
             self._group.create_task(self._run_batch(batch, model))
         return bool(claimed)
+
+    def _wishes(self) -> str:
+        # Written by hand: a key is JSON already, and Python would round its numerics.
+        wishes = (
+            f'"{vectorizer}": {{"rows": {wish.rows}, "after": {wish.after}}}'
+            for vectorizer, wish in self.wishes.items()
+        )
+        return "{" + ", ".join(wishes) + "}"
 
     def _model(self, configuration: Configuration) -> Model:
         if configuration.key not in self.models:
@@ -212,8 +227,8 @@ class Drain:
     def _learn_rows(self, batch: Batch, texts: int, model: Model) -> None:
         """Claim as many rows next time as give the texts of one call."""
         fit = model.texts_a_call * len(batch.keys) // max(texts, 1)
-        before = self.rows.get(batch.vectorizer, FIRST_ROWS)
-        self.rows[batch.vectorizer] = max(1, min(fit, before * 2, MOST_ROWS))
+        wish = self.wishes[batch.vectorizer]
+        wish.rows = max(1, min(fit, wish.rows * 2, MOST_ROWS))
 
     async def _embed(self, batch: Batch, model: Model) -> None:
         """Have the model make what vectors are wanted, and write what it could make."""

@@ -64,6 +64,7 @@ _TABLES = (
 
 _PLAN = "_pgstack.vectorizer_plan"
 _REPLACED = (
+    f"claim_keys({_PLAN}, uuid, integer)",
     "work_claim(uuid, text[], integer)",
     "work_load(integer, jsonb[])",
     "work_left(text[])",
