@@ -68,7 +68,8 @@ class Stack:
         with self.connect() as conn:
             conn.execute(
                 sql.SQL(
-                    "create table {} (id int primary key, title text not null, body text, note text)"
+                    "create table {} "
+                    "(id int primary key, title text not null, body text, note text)"
                 ).format(sql.Identifier(name))
             )
             self.insert(rows, name)
@@ -177,7 +178,8 @@ class Stack:
         try:
             with self.connect(row_factory=psycopg.rows.dict_row) as conn:
                 for query in (
-                    "select name, state, pending, failed, last_error from pgstack.vectorizer_status",
+                    "select name, state, pending, failed, last_error "
+                    "from pgstack.vectorizer_status",
                     "select key, state, worker, attempts, due_at - clock_timestamp() as due, "
                     "last_error from _pgstack.work limit 10",
                     "select id, pid, seen_at - now() as seen from _pgstack.worker",
