@@ -60,9 +60,11 @@ _TABLES = (
     )
     """,
     "create index embedding_cache_age on _pgstack.embedding_cache (created_at)",
+    # Its columns changed; sql/340_status.sql makes it anew.
+    "drop view if exists pgstack.vectorizer_status",
 )
 
-_REPLACED: tuple[str, ...] = ()
+_REPLACED: tuple[str, ...] = ("vectorizer_status()", "work_status(integer)")
 
 
 def upgrade() -> None:
