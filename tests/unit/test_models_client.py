@@ -322,12 +322,17 @@ def test_an_answer_that_no_ollama_should_give(
 def test_how_long_the_server_asks_to_be_left_alone(
     call: str, header: str, least: float, most: float
 ) -> None:
-    with canned(503, b"busy", retry_after=header) as url, BlockingModelServer(url) as server:
-        with pytest.raises(ModelServerError, match="busy") as caught:
-            if call == "embed":
-                server.embed("m", ["a"])
-            else:
-                server.chat({"model": "m", "messages": []})
+    def ask(server: BlockingModelServer) -> object:
+        if call == "embed":
+            return server.embed("m", ["a"])
+        return server.chat({"model": "m", "messages": []})
+
+    with (
+        canned(503, b"busy", retry_after=header) as url,
+        BlockingModelServer(url) as server,
+        pytest.raises(ModelServerError, match="busy") as caught,
+    ):
+        ask(server)
     assert caught.value.fault is Fault.SERVER
     assert caught.value.retry_after is not None
     assert least <= caught.value.retry_after <= most
@@ -335,9 +340,11 @@ def test_how_long_the_server_asks_to_be_left_alone(
 
 @pytest.mark.parametrize("header", ["soon", "", "nan", "inf"])
 def test_a_time_that_is_none_is_ignored(header: str) -> None:
-    with canned(429, b"busy", retry_after=header) as url:
-        with pytest.raises(ModelServerError) as caught:
-            embed(url, ["a"])
+    with (
+        canned(429, b"busy", retry_after=header) as url,
+        pytest.raises(ModelServerError) as caught,
+    ):
+        embed(url, ["a"])
     assert caught.value.retry_after is None
 
 
