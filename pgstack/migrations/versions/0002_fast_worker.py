@@ -18,6 +18,7 @@ _TABLES = (
     """
     alter table _pgstack.vectorizer
       add column adopted_at timestamptz,
+      add column members text[],
       add column rows_rate double precision not null default 0,
       add column tokens_rate double precision not null default 0,
       add column rated_at timestamptz not null default now(),
