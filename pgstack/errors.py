@@ -15,29 +15,33 @@ import psycopg
 
 
 class Fault(StrEnum):
+    """Whose fault it is that a model did not answer: it decides what is tried next."""
+
     SERVER = "server"
+    """The server, or the way to it, takes no calls now: no text is to blame."""
+
     UNCLEAR = "unclear"
+    """The call broke or gave nonsense, which the server or a text may have caused."""
+
     INPUT = "input"
+    """The server refuses what was sent."""
+
     SETUP = "setup"
+    """It can never work as it is set up: no such model, a wrong address, no access."""
 
 
 class PgstackError(Exception):
     """Something pgstack was asked to do did not work.
 
-    ``hint`` names the next command to try, or is None.
+    ``hint`` names the next command to try, or is None.  ``retry_after`` is the number of
+    seconds the server asked to be left alone, or None.
     """
 
     sqlstate: str | None = None
     exit_code: int = 1
-    retryable: bool = False  # may the same call work a little later?
-
+    fault: Fault | None = None  # None: no model was called
     retry_after: float | None = None
-
-    @property
-    def fault(self) -> Fault:
-        if self.sqlstate in ("PS006", "PS011"):
-            return Fault.SETUP
-        return Fault.SERVER if self.retryable else Fault.INPUT
+    retryable: bool = False  # may the same call work a little later?
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -49,6 +53,7 @@ class UsageError(PgstackError):
 
     sqlstate = "PS007"
     exit_code = 2
+    fault = Fault.SETUP
 
 
 class UnknownVectorizer(PgstackError):
@@ -61,6 +66,7 @@ class DimensionMismatch(PgstackError):
     """A vector has another length than its column."""
 
     sqlstate = "PS002"
+    fault = Fault.SETUP
 
 
 class NoWorker(PgstackError):
@@ -81,12 +87,14 @@ class ModelServerError(PgstackError):
 
     sqlstate = "PS005"
     exit_code = 3
+    fault = Fault.UNCLEAR
 
 
 class ModelNotFound(PgstackError):
     """The model server does not have that model."""
 
     sqlstate = "PS006"
+    fault = Fault.SETUP
 
 
 class MissingExtension(PgstackError):
@@ -105,12 +113,14 @@ class BadAnswer(PgstackError):
     """The model answered something that cannot be used."""
 
     sqlstate = "PS010"
+    fault = Fault.UNCLEAR
 
 
 class HostNotAllowed(PgstackError):
     """A model server address outside the allowed list was asked for."""
 
     sqlstate = "PS011"
+    fault = Fault.SETUP
 
 
 class NameTaken(PgstackError):
@@ -141,6 +151,7 @@ class Unreachable(PgstackError):
     """The database or the model server could not be reached."""
 
     exit_code = 3
+    fault = Fault.SERVER
 
 
 class EmbeddedError(PgstackError):

@@ -40,6 +40,9 @@ WORK_COMPLETE: Final[LiteralString] = (
     "%s, %s, %s::jsonb[], %s::bytea[], %s::int[], %s::int[], %s::int[], %s::int[], "
     "%s::bytea[], %s::text[], %s)"
 )
+MODEL_TIMEOUT: Final[LiteralString] = (
+    "select extract(epoch from _pgstack.setting_interval('model_timeout'))::float8"
+)
 BREAKER_OPEN: Final[LiteralString] = "select _pgstack.breaker_open(%s, %s, %s, %s, %s)"
 BREAKER_CLOSE: Final[LiteralString] = "select _pgstack.breaker_close(%s, %s, %s)"
 WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
@@ -87,9 +90,13 @@ COLLECTION_TABLE: Final[LiteralString] = (
 
 # The DBA's verbs.
 VECTORIZERS: Final[LiteralString] = (
-    "select id, name, source, target, view, model, dimensions, state, pending, leased, waiting, "
-    "failed, lag, embedded_rows, embedded_chunks, rows_per_second, index, last_success_at, "
-    "last_error_at, last_error from pgstack.vectorizer_status order by name"
+    "select id, name, source, target, view, model, dimensions, state, pending, leased, retrying, "
+    "failed, lag, embedded_rows, embedded_chunks, rows_per_second, tokens_per_second, index, "
+    "last_success_at, last_error_at, last_error from pgstack.vectorizer_status order by name"
+)
+VECTORIZER_ERRORS: Final[LiteralString] = (
+    "select vectorizer, key, state, attempts, error, since, next_try_at "
+    "from pgstack.vectorizer_errors where vectorizer = %s order by since desc limit %s"
 )
 VECTORIZER_ID: Final[LiteralString] = "select (_pgstack.vectorizer_plan(%s::text)).id"
 VECTORIZER_CREATE: Final[LiteralString] = (

@@ -4,6 +4,7 @@ Data in and out
     ``table``      a table's name as it is, or as SQL writes it: blog, public.blog, "My Table"
     ``columns``    its text columns; the last is cut into chunks
     ``Status``     one row of ``pgstack.vectorizer_status``; its comments say what is what
+    ``RowError``   one row of ``pgstack.vectorizer_errors``
     ``Plan``       what :func:`create` would do and how long that would take
 
 Nothing here opens a connection or commits: use one in autocommit mode, or commit.
@@ -51,16 +52,30 @@ class Status:
     state: str
     pending: int | None
     leased: int | None
-    waiting: int | None
+    retrying: int | None
     failed: int | None
     lag: timedelta | None
     embedded_rows: int
     embedded_chunks: int
     rows_per_second: float | None
+    tokens_per_second: float | None
     index: str | None
     last_success_at: datetime | None
     last_error_at: datetime | None
     last_error: str | None
+
+
+@dataclass(frozen=True)
+class RowError:
+    """One row of ``pgstack.vectorizer_errors``."""
+
+    vectorizer: str
+    key: dict[str, Any]
+    state: str
+    attempts: int
+    error: str
+    since: datetime
+    next_try_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,13 @@ def status_by_id(conn: Connection, number: int) -> Status:
         if found.id == number:
             return found
     raise UnknownVectorizer(f"there is no vectorizer {number}", hint="pgstack vectorizer list")
+
+
+def errors(conn: Connection, name: str, *, limit: int) -> list[RowError]:
+    """Return source rows that could not be embedded, the latest first; none if not readable."""
+    known = status(conn, name).name
+    with understood(), conn.cursor(row_factory=class_row(RowError)) as cur:
+        return cur.execute(queries.VECTORIZER_ERRORS, (known, limit)).fetchall()
 
 
 def default_model(conn: Connection, setting: str) -> str:

@@ -128,7 +128,10 @@ def views(conn: db.Connection) -> dict[str, list[str]]:
     rows = conn.execute(
         """
         select 'pgstack.' || c.relname, obj_description(c.oid, 'pg_class'), array_agg(
-          array[a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)]
+          array[
+            a.attname::text, -- a name would cut the others to its 63 bytes
+            format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)
+          ]
           order by a.attnum
         )
         from pg_class as c

@@ -49,6 +49,10 @@ as $$
       'How long a worker keeps a row to itself before another may take it over.'
     ),
     (
+      'model_timeout', '5min', '\d{1,6}\s*(ms|s|min|h)',
+      'How long a vectorizer''s call may take; a worker reads it when it connects.'
+    ),
+    (
       'max_attempts', '6', '[1-9]\d{0,8}',
       'How often a row is tried before it is set aside as failed.'
     ),

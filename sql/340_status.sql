@@ -1,8 +1,25 @@
--- Family: status.  What a DBA looks at.
+-- Family: status.  What a DBA looks at; 342, 344 and 346 hold ledger, errors and workers.
 -- Callers: people, pgstack/vectorizers.py, the CLI.
 -- Errors: PS001 unknown vectorizer, PS007 bad argument.
 
--- Queues are counted only for callers who may read them; others see NULL.
+-- What is left of a rate after some time without work: half after 21 s, nothing after 10 min.
+create or replace function _pgstack.decay(since timestamptz)
+returns double precision
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select exp(-least(greatest(
+    extract(epoch from clock_timestamp() - decay.since)::double precision, 0
+  ), 600) / 30);
+$$;
+
+comment on function _pgstack.decay(timestamptz) is
+'The factor by which a rate measured then has faded by now: exp(-seconds / 30).';
+
+-- Queues are counted only for callers who may read them; others see NULL.  A key may be
+-- queued several times: telling keys apart would take seconds in a queue of millions,
+-- counting its rows takes 30 ms a million.
 create or replace function _pgstack.queue_status(plan _pgstack.vectorizer_plan)
 returns table (pending bigint, oldest timestamptz)
 language plpgsql stable
@@ -18,15 +35,22 @@ begin
     return;
   end if;
   return query execute format(
-    'select count(*), min(d.queued_at) from ('
-    'select %1$s, min(r.queued_at) as queued_at from %2$s as r group by %1$s) as d',
+    $sql$
+    select
+      case when q.entries <= 10000
+        then (select count(*) from (select distinct %1$s from %2$s as r) as d)
+        else q.entries
+      end,
+      q.oldest
+    from (select count(*) as entries, min(r.queued_at) as oldest from %2$s as r) as q
+    $sql$,
     plan.key_list, plan.queue
   );
 end;
 $$;
 
 comment on function _pgstack.queue_status(_pgstack.vectorizer_plan) is
-'How many different keys are queued, and since when the oldest.';
+'How many keys are queued, and since when the oldest. Beyond 10,000 a key that is queued twice counts twice.';
 
 create or replace function _pgstack.index_status(plan _pgstack.vectorizer_plan)
 returns text
@@ -49,7 +73,7 @@ comment on function _pgstack.index_status(_pgstack.vectorizer_plan) is
 'The vector indexes a vectorizer has, NULL for none.';
 
 create or replace function _pgstack.work_status(vectorizer_id integer)
-returns table (leased bigint, waiting bigint, failed bigint)
+returns table (leased bigint, retrying bigint, failed bigint)
 language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -62,7 +86,7 @@ begin
   return query
   select
     count(*) filter (where w.state = 'leased' and w.due_at > clock_timestamp()),
-    count(*) filter (where w.state = 'waiting' and w.due_at > clock_timestamp()),
+    count(*) filter (where w.state = 'waiting' and w.last_error is not null),
     count(*) filter (where w.state = 'failed')
   from _pgstack.work as w
   where w.vectorizer_id = work_status.vectorizer_id;
@@ -72,13 +96,61 @@ $$;
 comment on function _pgstack.work_status(integer) is
 'How many rows of a vectorizer are in workers'' hands, wait for another try, or were set aside.';
 
+create or replace function _pgstack.live_workers()
+returns setof uuid
+language sql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select w.id
+  from _pgstack.worker as w
+  join pg_locks as l on l.pid = w.pid
+  where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+    and (l.classid::bigint << 32) | l.objid::bigint = _pgstack.worker_lock(w.id);
+$$;
+
+comment on function _pgstack.live_workers() is
+'The workers that are connected to this database.';
+
+-- One worker that can still use the model is enough: it may reach what others cannot.
+create or replace function _pgstack.model_problem(plan _pgstack.vectorizer_plan)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not has_table_privilege('_pgstack.breaker', 'select')
+    or not has_table_privilege('_pgstack.worker', 'select')
+  then
+    return null;
+  end if;
+  return (
+    select format(
+      '%s; tried again in %s s',
+      (array_agg(b.message order by b.retry_at))[1],
+      greatest(0, ceil(extract(epoch from min(b.retry_at) - clock_timestamp())))
+    )
+    from _pgstack.live_workers() as l (id)
+    join _pgstack.worker as w on w.id = l.id
+    left join _pgstack.breaker as b on b.worker = w.id and b.model = plan.model
+      and rtrim(b.model_server, '/') = rtrim(coalesce(plan.base_url, w.model_server), '/')
+    having count(*) > 0 and count(*) = count(b.worker)
+  );
+end;
+$$;
+
+comment on function _pgstack.model_problem(_pgstack.vectorizer_plan) is
+'Why every worker leaves the vectorizer''s model alone, and until when; NULL: one uses it.';
+
 -- A function between the view and the private tables, so that these can change under
 -- views that people build on pgstack.vectorizer_status.
 create or replace function _pgstack.vectorizer_status()
 returns table (
   id integer, name text, source text, target text, view text, model text, dimensions integer,
-  state text, pending bigint, leased bigint, waiting bigint, failed bigint, lag interval,
-  embedded_rows bigint, embedded_chunks bigint, rows_per_second double precision,
+  state text, pending bigint, leased bigint, retrying bigint, failed bigint, lag interval,
+  embedded_rows bigint, embedded_chunks bigint,
+  rows_per_second double precision, tokens_per_second double precision,
   index text, last_success_at timestamptz, last_error_at timestamptz, last_error text
 )
 language sql stable
@@ -93,21 +165,28 @@ as $$
     p.model, p.dimensions,
     case
       when p.disabled then 'paused'
-      when coalesce(_pgstack.vectorizer_problem(p), v.problem) is not null then 'blocked'
+      when o.problem is not null then 'blocked'
       when q.pending is null then 'unknown'
-      when q.pending > 0 and not _pgstack.worker_present() then 'no worker'
-      when q.pending > 0 then 'working'
-      else 'fresh'
+      when q.pending = 0 then 'fresh'
+      when not _pgstack.worker_present() then 'no worker'
+      when m.problem is not null then 'model down'
+      else 'working'
     end,
-    q.pending, w.leased, w.waiting, w.failed, clock_timestamp() - q.oldest,
+    q.pending, w.leased, w.retrying, w.failed, clock_timestamp() - q.oldest,
     coalesce(v.embedded_rows, 0), coalesce(v.embedded_chunks, 0),
-    round((v.rows_rate * exp(-extract(epoch from clock_timestamp() - v.rated_at) / 30))::numeric, 1)::double precision,
+    round((v.rows_rate * d.left)::numeric, 1)::double precision,
+    round((v.tokens_rate * d.left)::numeric, 1)::double precision,
     _pgstack.index_status(p), v.last_success_at, v.last_error_at,
-    coalesce(_pgstack.vectorizer_problem(p), v.problem, v.last_error)
+    coalesce(o.problem, m.problem, v.last_error)
   from _pgstack.vectorizer_plan as p
   left join _pgstack.vectorizer as v on v.vectorizer_id = p.id
   cross join lateral _pgstack.queue_status(p) as q
-  cross join lateral _pgstack.work_status(p.id) as w;
+  cross join lateral _pgstack.work_status(p.id) as w
+  cross join lateral (select coalesce(_pgstack.vectorizer_problem(p), v.problem) as problem) as o
+  cross join lateral (
+    select case when q.pending > 0 then _pgstack.model_problem(p) end as problem
+  ) as m
+  cross join lateral (select _pgstack.decay(v.rated_at) as left) as d;
 $$;
 
 comment on function _pgstack.vectorizer_status() is
@@ -119,7 +198,7 @@ as
 select * from _pgstack.vectorizer_status();
 
 comment on view pgstack.vectorizer_status is
-'One row a vectorizer: how far it is behind, what failed, how fast it goes. Counts are NULL for callers who may not read the queue.';
+'One row a vectorizer: how far it is behind, what failed, how fast it goes. Counts are NULL for callers who may not read the queue and _pgstack.work.';
 comment on column pgstack.vectorizer_status.id is 'Its id in ai.vectorizer.';
 comment on column pgstack.vectorizer_status.name is 'Its name, as search() and the other verbs take it.';
 comment on column pgstack.vectorizer_status.source is 'The table whose text it embeds.';
@@ -127,15 +206,16 @@ comment on column pgstack.vectorizer_status.target is 'The table that holds the 
 comment on column pgstack.vectorizer_status.view is 'The view that joins chunks and source rows; NULL when the vectors lie in the source.';
 comment on column pgstack.vectorizer_status.model is 'The embedding model.';
 comment on column pgstack.vectorizer_status.dimensions is 'Length of its vectors.';
-comment on column pgstack.vectorizer_status.state is 'fresh, working, paused, no worker, blocked (see last_error), or unknown to this role.';
-comment on column pgstack.vectorizer_status.pending is 'Rows queued, those in workers'' hands included.';
+comment on column pgstack.vectorizer_status.state is 'fresh, working, paused, no worker, model down or blocked (see last_error), or unknown to this role.';
+comment on column pgstack.vectorizer_status.pending is 'Rows queued, those in workers'' hands included. Beyond 10,000 a row that changed twice may count twice.';
 comment on column pgstack.vectorizer_status.leased is 'Rows in workers'' hands.';
-comment on column pgstack.vectorizer_status.waiting is 'Rows waiting for another try.';
+comment on column pgstack.vectorizer_status.retrying is 'Rows waiting for another try: see pgstack.vectorizer_errors.';
 comment on column pgstack.vectorizer_status.failed is 'Rows set aside after too many tries: pgstack.retry_vectorizer(name) queues them again.';
-comment on column pgstack.vectorizer_status.lag is 'Since when the oldest queued row waits.';
+comment on column pgstack.vectorizer_status.lag is 'How long the oldest queued row has been waiting.';
 comment on column pgstack.vectorizer_status.embedded_rows is 'Source rows embedded so far.';
 comment on column pgstack.vectorizer_status.embedded_chunks is 'Chunks embedded so far.';
-comment on column pgstack.vectorizer_status.rows_per_second is 'Source rows a second, over the time workers spent on it.';
+comment on column pgstack.vectorizer_status.rows_per_second is 'Source rows embedded a second of late: what is 30 s old counts a third.';
+comment on column pgstack.vectorizer_status.tokens_per_second is 'Tokens embedded a second of late.';
 comment on column pgstack.vectorizer_status.index is 'Its vector indexes, NULL for none.';
 comment on column pgstack.vectorizer_status.last_success_at is 'When rows were last embedded.';
 comment on column pgstack.vectorizer_status.last_error_at is 'When something last went wrong.';

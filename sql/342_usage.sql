@@ -2,21 +2,6 @@
 -- Callers: pgstack/worker/meter.py, people.
 -- Errors: none.
 
--- What is left of a rate after some time without work: half after 21 s, nothing after 10 min.
-create or replace function _pgstack.decay(since timestamptz)
-returns double precision
-language sql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  select exp(-least(greatest(
-    extract(epoch from clock_timestamp() - decay.since)::double precision, 0
-  ), 600) / 30);
-$$;
-
-comment on function _pgstack.decay(timestamptz) is
-'The factor by which a rate measured then has faded by now: exp(-seconds / 30).';
-
 -- Workers come here at every heartbeat, several at a time: rows are locked in order.
 -- A ledger that somebody holds locked must not hold up the heartbeat.
 create or replace function _pgstack.usage_add(entries jsonb)

@@ -56,7 +56,8 @@ begin
   grant execute on function _pgstack.bridge_connect() to public;
   grant select on
     _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, _pgstack.vectorizer_plan,
-    pgstack.settings, pgstack.vectorizer_status, pgstack.usage
+    pgstack.settings, pgstack.vectorizer_status, pgstack.vectorizer_errors, pgstack.usage,
+    pgstack.workers
   to public;
   grant select (id, pid) on _pgstack.worker to public;
   -- Once: it would wait for every session that reads the cache in a transaction.

@@ -210,9 +210,15 @@ def list_vectorizers(as_json: AsJson = False, url: DatabaseUrl = None) -> None:
         json_document(found)
     elif found:
         table(
-            ("name", "source", "state", "pending", "failed", "chunks", "lag"),
+            (
+                *("name", "source", "state", "pending", "retrying", "failed"),
+                *("chunks", "rows/s", "lag"),
+            ),
             [
-                (v.name, v.source, v.state, v.pending, v.failed, v.embedded_chunks, v.lag)
+                (
+                    *(v.name, v.source, v.state, v.pending, v.retrying, v.failed),
+                    *(v.embedded_chunks, v.rows_per_second, v.lag),
+                )
                 for v in found
             ],
         )
@@ -239,6 +245,48 @@ def show(name: Name, as_json: AsJson = False, url: DatabaseUrl = None) -> None:
         json_document(found)
     else:
         pairs([(key.replace("_", " "), value) for key, value in vars(found).items()])
+
+
+@app.command("errors")
+def list_errors(
+    name: Name,
+    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show, the latest first.")] = 20,
+    as_json: AsJson = False,
+    url: DatabaseUrl = None,
+) -> None:
+    """Show the source rows that wait for another try or were set aside, and why.
+
+    --json: one document, an array of the rows of pgstack.vectorizer_errors.
+
+    \b
+    Examples:
+      pgstack vectorizer errors blog
+      pgstack vectorizer errors blog -n 1000 --json
+    """
+    from pgstack import target, vectorizers
+
+    with target.connect(url) as conn:
+        found = vectorizers.errors(conn, name, limit=count)
+        counts = vectorizers.status(conn, name)
+    if as_json:
+        json_document(found)
+        return
+    if found:
+        table(
+            ("key", "state", "attempts", "since", "next try", "error"),
+            [(_key(e.key), e.state, e.attempts, e.since, e.next_try_at, e.error) for e in found],
+        )
+    if counts.failed is None:
+        message("this role may not read the errors: it needs select on _pgstack.work")
+    elif not found:
+        message(f"no row of {counts.name} failed")
+    elif counts.failed:
+        message(f"try those that failed once more: pgstack vectorizer retry {name}")
+
+
+def _key(key: dict[str, object]) -> str:
+    """Return a key as a person reads it: id=7."""
+    return ", ".join(f"{column}={value}" for column, value in key.items())
 
 
 @app.command()

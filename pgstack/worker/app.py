@@ -111,6 +111,7 @@ async def _until_stopped(
     )
     async with listener, pool:
         worker = uuid.uuid4()
+        await _check_installed(listener)
         session = Session(
             worker,
             pool,
@@ -121,7 +122,7 @@ async def _until_stopped(
             stopping,
             once=options.once,
         )
-        await _check_installed(listener)
+        await _set_timeout(listener, server)
         await listener.execute(LISTEN)
         await listener.execute(queries.WORKER_START, (worker, __version__, server.url))
         log.info("worker %s: connected, model server %s", worker, server.url)
@@ -136,6 +137,14 @@ async def _check_installed(conn: psycopg.AsyncConnection[Any]) -> None:
     row = await cursor.fetchone()
     if row is None or not row[0]:
         raise NoWorker("pgstack is not installed in this database", hint="pgstack install -d URL")
+
+
+async def _set_timeout(conn: psycopg.AsyncConnection[Any], server: ModelServer) -> None:
+    """Let a call of a model take as long as the database's owner says."""
+    cursor = await conn.execute(queries.MODEL_TIMEOUT)
+    row = await cursor.fetchone()
+    if row is not None:
+        server.timeout = row[0]
 
 
 async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from pgstack import queries
-from pgstack.errors import DimensionMismatch, Fault, PgstackError, translated
+from pgstack.errors import DimensionMismatch, Fault, PgstackError
 from pgstack.models import ModelServer
 from pgstack.vectors import Vector
 from pgstack.worker.model import Configuration, Model, Stopping
@@ -261,14 +261,14 @@ class Drain:
             await self._complete(part, vectors)
 
         try:
-            with translated():
-                await self._write(batch, vectors)
-        except DimensionMismatch as exc:
-            await self._release(batch, exc, blocks=True)
+            await self._write(batch, vectors)
         except psycopg.OperationalError:
             raise
         except psycopg.Error as exc:
-            await self._split_or_fail(batch, exc, again)
+            if exc.sqlstate == DimensionMismatch.sqlstate:
+                await self._release(batch, exc, blocks=True)
+            else:
+                await self._split_or_fail(batch, exc, again)
 
     async def _write(self, batch: Batch, vectors: Vectors) -> None:
         session = self.session
@@ -308,7 +308,7 @@ class Drain:
         if fault is Fault.SETUP:
             await self._release(row, exc, blocks=True)
             return
-        message = str(exc).strip().partition("\n")[0]
+        message = _message(exc)
         log.warning("%s: a row was refused: %s", row.name, message)
         self.session.meter.row_failed(row.name)
         await self.session.fetch(
@@ -323,12 +323,16 @@ class Drain:
 
     async def _release(self, batch: Batch, exc: BaseException | None, *, blocks: bool) -> None:
         if exc is not None:
-            log.warning("%s: %s", batch.name, exc)
+            log.warning("%s: %s", batch.name, _message(exc))
         await self.session.fetch(
             queries.WORK_RELEASE,
             self.session.worker,
             batch.vectorizer,
             batch.keys,
-            None if exc is None else str(exc),
+            None if exc is None else _message(exc),
             blocks,
         )
+
+
+def _message(exc: BaseException) -> str:
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__

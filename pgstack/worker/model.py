@@ -191,7 +191,7 @@ class Model:
         else:
             for wanted, vector in zip(taken, result.packed, strict=True):
                 if not wanted.vector.done():
-                    wanted.vector.set_result(Vector(vector))
+                    wanted.vector.set_result(vector)
             self._enter(taken, result.prompt_tokens, result.seconds)
             await self._answered(result.seconds)
         finally:
@@ -247,9 +247,9 @@ class Model:
                 _refuse(taken[0], exc)
             case Fault.INPUT:
                 self._put_back(taken, at_most=(len(taken) + 1) // 2)
-            case Fault.UNCLEAR if len(taken) == 1:
+            case _ if len(taken) == 1:
                 await self._judge(taken[0], exc)
-            case Fault.UNCLEAR:
+            case _:
                 self.limit = max(1.0, self.limit / 2)
                 self._put_back(taken, at_most=(len(taken) + 1) // 2)
 

@@ -18,8 +18,8 @@ LINES_MAX = 500
 # Who may import what: one module talks HTTP, and SQLAlchemy is for tables and Alembic only.
 # A path that ends in / means everything below it.
 KEPT_TO = {
-    "httpx": ("pgstack/models.py", "pgstack/embedded/modelserver/"),
-    "ollama": ("pgstack/models.py", "pgstack/embedded/modelserver/"),
+    "httpx": ("pgstack/models.py", "pgstack/model_errors.py", "pgstack/embedded/modelserver/"),
+    "ollama": ("pgstack/models.py", "pgstack/model_errors.py", "pgstack/embedded/modelserver/"),
     "requests": (),
     "starlette": ("pgstack/embedded/modelserver/",),
     "uvicorn": ("pgstack/embedded/modelserver/",),

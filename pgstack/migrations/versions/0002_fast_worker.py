@@ -18,6 +18,7 @@ _TABLES = (
     """
     alter table _pgstack.vectorizer
       add column adopted_at timestamptz,
+      add column members text[],
       add column rows_rate double precision not null default 0,
       add column tokens_rate double precision not null default 0,
       add column rated_at timestamptz not null default now(),
@@ -60,10 +61,14 @@ _TABLES = (
     )
     """,
     "create index embedding_cache_age on _pgstack.embedding_cache (created_at)",
+    # Its columns changed; sql/340_status.sql makes it anew.
+    "drop view if exists pgstack.vectorizer_status",
 )
 
 _PLAN = "_pgstack.vectorizer_plan"
 _REPLACED = (
+    "vectorizer_status()",
+    "work_status(integer)",
     f"claim_keys({_PLAN}, uuid, integer)",
     "work_claim(uuid, text[], integer)",
     "work_load(integer, jsonb[])",

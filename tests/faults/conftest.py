@@ -1,0 +1,100 @@
+"""Fixtures: a stack of its own for every scenario, and the dice.
+
+``PGSTACK_FAULT_SEED`` sets the dice; a failing test prints what they were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from pgstack import install
+from pgstack.db import connect
+from pgstack.embedded.home import Home
+from tests.faults.harness import Stack
+from tests.faults.servers import Database, ModelServer
+
+SEED = int(os.environ.get("PGSTACK_FAULT_SEED") or random.SystemRandom().randrange(10**6))
+LEASE = "3s"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Dice that fall the same way for the same seed and test."""
+    print(f"to repeat: PGSTACK_FAULT_SEED={SEED} make test ARGS='{request.node.nodeid}'")
+    return random.Random(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that PostgreSQL's user can reach."""
+    directory = Path(tempfile.mkdtemp(prefix="pgstack-fault-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def prepare(database: Database) -> None:
+    """Start a server and make the template database of the scenarios."""
+    database.start()
+    with database.connect("postgres") as conn:
+        conn.execute("create database installed")
+    with connect(database.dsn("installed")) as conn:
+        assert install.install(conn).warnings == []
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A PostgreSQL to be killed, with pgstack in its database ``installed``."""
+    root = Path(tempfile.mkdtemp(prefix="pgstack-fault-"))
+    root.chmod(0o755)
+    database = Database(Home(root / "home"))
+    try:
+        prepare(database)
+        yield database
+    finally:
+        database.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def make_stack(rng: random.Random, place: Path) -> Iterator[Callable[[Database], Stack]]:
+    """Make a stack in a new database of a server."""
+    made: list[Stack] = []
+
+    def make(database: Database) -> Stack:
+        database.start()  # the scenario before may have failed with the server down
+        name = f"t_{uuid.uuid4().hex[:12]}"
+        with database.connect("postgres") as conn:
+            conn.execute(
+                sql.SQL("create database {} template installed").format(sql.Identifier(name))
+            )
+        models = ModelServer(place)
+        stack = Stack(database, name, models, rng, place)
+        made.append(stack)
+        models.start()
+        stack.configure(lease=LEASE)
+        return stack
+
+    yield make
+    for stack in made:
+        stack.stop()
+        stack.models.kill()
+        stack.database.start()
+        with stack.database.connect("postgres") as conn:
+            name = sql.Identifier(stack.dbname)
+            conn.execute(sql.SQL("drop database {} with (force)").format(name))
+
+
+@pytest.fixture
+def stack(make_stack: Callable[[Database], Stack], database: Database) -> Stack:
+    """A stack without workers."""
+    return make_stack(database)
