@@ -31,7 +31,8 @@ LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work"
 RENEW_SECONDS = 1.5
 SWEEP_EVERY = 4  # renewals
 STOP_SECONDS = 10.0
-LONGEST_RETRY = 15.0
+FIRST_RETRY = 0.25
+LONGEST_RETRY = 10.0
 
 # row_security: a row hidden from a worker would look deleted.
 # synchronous_commit: a server that crashes right after a commit forgets a batch together with
@@ -70,10 +71,11 @@ async def _run(options: WorkerOptions) -> Meter:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     meter = Meter()
-    pause = 0.5
+    pause = FIRST_RETRY
     async with ModelServer(options.model_server) as server:
         while not stopping.is_set():
             try:
+                began = loop.time()
                 await _until_stopped(options, server, meter, stopping)
                 return meter
             except* (psycopg.OperationalError, psycopg.InterfaceError) as lost:
@@ -84,6 +86,8 @@ async def _run(options: WorkerOptions) -> Meter:
                 ) from None
             if options.once:
                 raise Unreachable(f"the database went away: {reason}", hint="pgstack doctor")
+            if loop.time() - began > LONGEST_RETRY:
+                pause = FIRST_RETRY  # it was there for a while
             log.warning("the database went away, trying again in %.1f s: %s", pause, reason)
             await wait_for(stopping, pause)
             pause = min(LONGEST_RETRY, pause * 2)
@@ -121,8 +125,8 @@ async def _until_stopped(
             meter,
             stopping,
             once=options.once,
+            model_timeout=await _model_timeout(listener),
         )
-        await _set_timeout(listener, server)
         await listener.execute(LISTEN)
         await listener.execute(queries.WORKER_START, (worker, __version__, server.url))
         log.info("worker %s: connected, model server %s", worker, server.url)
@@ -139,12 +143,9 @@ async def _check_installed(conn: psycopg.AsyncConnection[Any]) -> None:
         raise NoWorker("pgstack is not installed in this database", hint="pgstack install -d URL")
 
 
-async def _set_timeout(conn: psycopg.AsyncConnection[Any], server: ModelServer) -> None:
-    """Let a call of a model take as long as the database's owner says."""
-    cursor = await conn.execute(queries.MODEL_TIMEOUT)
-    row = await cursor.fetchone()
-    if row is not None:
-        server.timeout = row[0]
+async def _model_timeout(conn: psycopg.AsyncConnection[Any]) -> float:
+    row = await (await conn.execute(queries.MODEL_TIMEOUT)).fetchone()
+    return float(row[0]) if row else 0.0
 
 
 async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> None:

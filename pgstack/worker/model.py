@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgstack import queries
-from pgstack.errors import Fault, PgstackError
+from pgstack.errors import Fault, ModelServerError, PgstackError
 from pgstack.models import EmbedResult, ModelServer
 from pgstack.vectors import Vector
 from pgstack.worker.session import Session, log, wait_for
@@ -201,9 +201,16 @@ class Model:
 
     async def _embed(self, texts: list[str]) -> EmbedResult:
         ours = self.configuration
-        return await self.server.embed(
-            ours.model, texts, options=ours.options, keep_alive=ours.keep_alive
-        )
+        seconds = self.session.model_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.server.embed(
+                    ours.model, texts, options=ours.options, keep_alive=ours.keep_alive
+                )
+        except TimeoutError:
+            late = ModelServerError(f"the model did not answer within {seconds:g} s")
+            late.fault = Fault.UNCLEAR
+            raise late from None
 
     async def _answered(self, seconds: float) -> None:
         """Make the next calls bigger or smaller, and allow more at a time."""

@@ -34,6 +34,7 @@ class Session:
     meter: Meter
     stopping: asyncio.Event
     once: bool = False  # end when nothing is left to do
+    model_timeout: float = 300.0  # seconds a vectorizer's call may take
     asking: int = 0  # questions being answered; bulk work waits for them
     work: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)

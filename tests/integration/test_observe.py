@@ -91,7 +91,7 @@ def test_a_locked_ledger_holds_nothing_up(db: Connection, worker: Any) -> None:
         db.execute("create table t (id int primary key, body text)")
         vectorize(db, "t", "body")
         for i in range(3):
-            db.execute("insert into t values (%s, 'text')", (i,))
+            db.execute("insert into t values (%s, 'text ' || %s)", (i, i))
             assert fresh(db, "t", 10)
     assert await_value(db, "select sum(texts) from pgstack.usage") == 3
 
