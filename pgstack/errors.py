@@ -147,6 +147,12 @@ class UnknownSetting(PgstackError):
     sqlstate = "PS015"
 
 
+class TableBusy(PgstackError):
+    """Somebody holds a lock on a table that this needs: try again."""
+
+    sqlstate = "PS016"
+
+
 class Unreachable(PgstackError):
     """The database or the model server could not be reached."""
 

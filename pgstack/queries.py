@@ -98,6 +98,10 @@ VECTORIZER_ERRORS: Final[LiteralString] = (
     "select vectorizer, key, state, attempts, error, since, next_try_at "
     "from pgstack.vectorizer_errors where vectorizer = %s order by since desc limit %s"
 )
+MODELS_RESTING: Final[LiteralString] = (
+    "select r.model, count(*) from pgstack.workers as w "
+    "cross join unnest(w.resting) as r (model) group by r.model"
+)
 VECTORIZER_ID: Final[LiteralString] = "select (_pgstack.vectorizer_plan(%s::text)).id"
 VECTORIZER_CREATE: Final[LiteralString] = (
     "select pgstack.create_vectorizer(%(source)s::oid::regclass, %(columns)s::name[], "
@@ -107,6 +111,7 @@ VECTORIZER_CREATE: Final[LiteralString] = (
     "destination => %(destination)s::name, embedding_column => %(embedding_column)s::name, "
     "index => %(index)s::text)"
 )
+VECTORIZER_ADOPT: Final[LiteralString] = "select pgstack.adopt_vectorizer(%s::text)"
 VECTORIZER_PAUSE: Final[LiteralString] = "select pgstack.pause_vectorizer(%s::text)"
 VECTORIZER_RESUME: Final[LiteralString] = "select pgstack.resume_vectorizer(%s::text)"
 VECTORIZER_RETRY: Final[LiteralString] = "select pgstack.retry_vectorizer(%s::text)"

@@ -1,4 +1,4 @@
-"""Vectorizers: create, look at, plan, pause, resume, retry, drop.
+"""Vectorizers: create, adopt, look at, plan, pause, resume, retry, drop.
 
 Data in and out
     ``table``      a table's name as it is, or as SQL writes it: blog, public.blog, "My Table"
@@ -181,6 +181,12 @@ def default_model(conn: Connection, setting: str) -> str:
     with understood():
         row = conn.execute(queries.SETTING, (setting,)).fetchone()
     return str(row[0]) if row else ""
+
+
+def adopt(conn: Connection, name: str) -> None:
+    """Give a vectorizer of plain pgai our triggers; nothing happens once it has them."""
+    with understood():
+        conn.execute(queries.VECTORIZER_ADOPT, (name,))
 
 
 def pause(conn: Connection, name: str) -> None:

@@ -1,5 +1,6 @@
 -- Family: what a vectorizer needs beyond pgai's catalogue: a trigger that wakes the worker,
--- columns for offsets and digests, and triggers that let it forget deleted rows.
+-- columns for offsets and digests, and, beside pgai's own trigger, those that let it forget
+-- deleted rows.  Adopted vectorizers have triggers of ours instead: 306_capture.sql.
 -- Callers: 310_vectorizer.sql, and the worker for vectorizers made with plain pgai.
 -- Errors: none of ours.
 
@@ -112,8 +113,8 @@ comment on function _pgstack.create_digest_index(text) is
 'Indexes the digests of a table of chunks, unless they are.';
 
 -- Gives a vectorizer, ours or made with plain ai.create_vectorizer(), what the worker
--- relies on.  Safe to repeat.
-create or replace function _pgstack.prepare_vectorizer(id integer)
+-- relies on.  Safe to repeat.  adopt: our own triggers from now on.
+create or replace function _pgstack.prepare_vectorizer(id integer, adopt boolean default false)
 returns void
 language plpgsql volatile
 security invoker
@@ -139,6 +140,14 @@ begin
       _plan.target
     );
     perform _pgstack.create_digest_index(_plan.target);
+  end if;
+  if adopt or exists (
+    select from _pgstack.vectorizer as v
+    where v.vectorizer_id = _plan.id and v.adopted_at is not null
+  ) then
+    perform _pgstack.capture_changes(_plan, true);
+    perform _pgstack.remove_replaced_triggers(_plan.id);
+  elsif _plan.has_table then
     perform _pgstack.create_forget_triggers(_plan);
   end if;
   insert into _pgstack.vectorizer as v (vectorizer_id, prepared_at)
@@ -147,10 +156,11 @@ begin
 end;
 $$;
 
-comment on function _pgstack.prepare_vectorizer(integer) is
-'Adds to a vectorizer the wake-up trigger, the columns for offsets and digests, and the triggers that forget deleted rows.';
+comment on function _pgstack.prepare_vectorizer(integer, boolean) is
+'Adds to a vectorizer the wake-up trigger, the columns for offsets and digests, and the triggers on its source.';
 
--- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer().
+-- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer(),
+-- and adopted ones whose source has other partitions or children than it had.
 -- One that cannot be prepared now (busy, or not ours) still runs, and is tried again.
 create or replace function _pgstack.prepare_vectorizers()
 returns integer
@@ -161,17 +171,24 @@ set lock_timeout = '1s'
 as $$
 declare
   _id integer;
+  _is_new boolean;
   _prepared integer := 0;
 begin
-  for _id in
-    select v.id from ai.vectorizer as v
+  perform _pgstack.drop_leftovers();
+  for _id, _is_new in
+    select v.id, o.prepared_at is null
+    from ai.vectorizer as v
     left join _pgstack.vectorizer as o on o.vectorizer_id = v.id
-    where o.prepared_at is null
+    where o.prepared_at is null or o.adopted_at is not null
     order by v.id
   loop
     begin
-      perform _pgstack.prepare_vectorizer(_id);
-      _prepared := _prepared + 1;
+      if _is_new then
+        perform _pgstack.prepare_vectorizer(_id);
+        _prepared := _prepared + 1;
+      elsif _pgstack.refresh_capture(_id) then
+        _prepared := _prepared + 1;
+      end if;
     exception
       when query_canceled or admin_shutdown then raise;
       when others then perform _pgstack.note_problem(_id, 'not prepared: ' || sqlerrm);
@@ -182,4 +199,4 @@ end;
 $$;
 
 comment on function _pgstack.prepare_vectorizers() is
-'Prepares the vectorizers that are not. Returns how many.';
+'Prepares the vectorizers that are not, or whose source has changed. Returns how many.';

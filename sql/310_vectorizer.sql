@@ -328,7 +328,7 @@ begin
     raise exception '% cannot be vectorized: %', create_vectorizer.source, _problem
       using errcode = 'PS013', hint = 'Change what it names, and try again.';
   end if;
-  perform _pgstack.prepare_vectorizer(_id);
+  perform _pgstack.prepare_vectorizer(_id, adopt => true);
   update _pgstack.vectorizer as v
   set index_method = create_vectorizer.index
   where v.vectorizer_id = _id;

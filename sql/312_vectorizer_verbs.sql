@@ -1,6 +1,72 @@
--- Family: vectorizers, the DBA's other verbs: drop, pause, resume, retry.
+-- Family: vectorizers, the DBA's other verbs: adopt, drop, pause, resume, retry.
 -- Callers: people, pgstack/vectorizers.py.
--- Errors: PS001 unknown vectorizer.
+-- Errors: PS001 unknown vectorizer, PS013 unsupported, PS014 missing privilege, PS016 busy.
+
+-- Children by inheritance are queued: pgai's trigger has not watched them.
+create or replace function _pgstack.queue_children(plan _pgstack.vectorizer_plan)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _child regclass;
+begin
+  for _child in
+    select c.oid
+    from unnest(_pgstack.source_members(plan.source::regclass)) as m (relation)
+    join pg_class as c on c.oid = m.relation
+    where c.oid <> plan.source::regclass and not c.relispartition
+  loop
+    perform _pgstack.queue_rows(plan, _child);
+  end loop;
+end;
+$$;
+
+comment on function _pgstack.queue_children(_pgstack.vectorizer_plan) is
+'Queues all rows of the tables that inherit from the source.';
+
+create or replace function pgstack.adopt_vectorizer(name text)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(adopt_vectorizer.name);
+  _problem text := _pgstack.vectorizer_problem(_plan);
+begin
+  perform _pgstack.check_manager();
+  if _problem is not null then
+    raise exception 'the vectorizer "%" cannot be adopted: %', _plan.name, _problem
+      using errcode = 'PS013', hint = 'Mend that, and try again.';
+  end if;
+  perform _pgstack.check_source(_plan.source::regclass, _pgstack.content_columns(_plan.config)::name[]);
+  -- Writers wait until pgai's trigger is off and ours are on.
+  execute format('lock table %s in share row exclusive mode', _plan.source);
+  if exists (
+    select from _pgstack.vectorizer as v
+    where v.vectorizer_id = _plan.id and v.adopted_at is not null
+  ) then
+    return;
+  end if;
+  perform _pgstack.prepare_vectorizer(_plan.id, adopt => true);
+  perform _pgstack.queue_children(_plan);
+exception
+  when lock_not_available then
+    raise exception 'the table % is in use', _plan.source
+      using errcode = 'PS016',
+      hint = format(
+        'Try again when its writers are done: select pgstack.adopt_vectorizer(%L);', _plan.name
+      );
+end;
+$$;
+
+comment on function pgstack.adopt_vectorizer(text) is
+'Gives a vectorizer made with plain ai.create_vectorizer() the triggers of pgstack''s own in place of pgai''s: they cost less, and queue a row only when text that is embedded has changed. Once adopted, nothing happens.
+Writers of the source wait while it runs, readers do not; it gives up after 5 s of waiting for them.
+Raises PS001 unknown vectorizer, PS013 not one that pgstack runs, PS014 not the owner of the table and of pgstack, PS016 the table is in use.';
 
 create or replace function pgstack.drop_vectorizer(name text, drop_data boolean default false)
 returns void
@@ -12,6 +78,7 @@ declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(drop_vectorizer.name);
 begin
   perform _pgstack.check_manager();
+  perform _pgstack.drop_capture(_plan.id);
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);
 end;

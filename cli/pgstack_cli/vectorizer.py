@@ -290,6 +290,23 @@ def _key(key: dict[str, object]) -> str:
 
 
 @app.command()
+def adopt(name: Name, url: DatabaseUrl = None) -> None:
+    """Give a vectorizer made with plain pgai the cheaper triggers of pgstack.
+
+    Writers of its table wait for a moment, readers do not.
+
+    \b
+    Examples:
+      pgstack vectorizer adopt blog
+    """
+    from pgstack import target, vectorizers
+
+    with target.connect(url) as conn:
+        vectorizers.adopt(conn, name)
+    message(f"{name} is adopted")
+
+
+@app.command()
 def pause(name: Name, url: DatabaseUrl = None) -> None:
     """Stop embedding; changes go on being queued, so nothing is missed.
 

@@ -99,6 +99,18 @@ def test_a_vectorizer_from_beginning_to_end(run: Run, db: Connection, zoo: str) 
     ).fetchone() == (3,)
 
 
+def test_adopting(run: Run, db: Connection, table: str) -> None:
+    db.execute(
+        "select ai.create_vectorizer(%s::regclass, name => 'zoo', "
+        "loading => ai.loading_column(%s), embedding => ai.embedding_ollama('all-minilm', 384))",
+        (sql.Identifier(TABLE).as_string(), COLUMN),
+    )
+    for _ in range(2):
+        assert run("vectorizer", "adopt", "zoo").stderr == "zoo is adopted\n"
+    adopted = db.execute("select adopted_at is not null from _pgstack.vectorizer").fetchall()
+    assert adopted == [(True,)]
+
+
 def test_dropping_keeps_the_embeddings_unless_told(run: Run, db: Connection, zoo: str) -> None:
     run("vectorizer", "drop", "zoo", "--yes")
     assert db.execute("select count(*) from zoo_embedding_store").fetchone() == (3,)
@@ -110,7 +122,7 @@ def test_dropping_asks_and_nobody_answers(run: Run, zoo: str) -> None:
     assert json.loads(run("vectorizer", "list", "--json").stdout) != []
 
 
-@pytest.mark.parametrize("verb", ["show", "pause", "resume", "retry", "drop"])
+@pytest.mark.parametrize("verb", ["show", "adopt", "pause", "resume", "retry", "drop"])
 def test_an_unknown_vectorizer_ends_with_1(run: Run, verb: str) -> None:
     name = "x'; drop table --"
     done = run("vectorizer", verb, name, *(["--yes"] if verb == "drop" else []), code=1)

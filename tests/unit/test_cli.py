@@ -137,6 +137,7 @@ EVERYWHERE = [
     ["vectorizer", "show", "docs"],
     ["vectorizer", "create", "docs", "body"],
     ["vectorizer", "plan", "docs", "body"],
+    ["vectorizer", "adopt", "docs"],
     ["vectorizer", "pause", "docs"],
     ["vectorizer", "resume", "docs"],
     ["vectorizer", "retry", "docs"],

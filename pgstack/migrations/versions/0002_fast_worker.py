@@ -65,6 +65,7 @@ _TABLES = (
     "drop view if exists pgstack.vectorizer_status",
 )
 
+<<<<<<< ours
 _PLAN = "_pgstack.vectorizer_plan"
 _REPLACED = (
     "vectorizer_status()",
@@ -80,6 +81,12 @@ _REPLACED = (
     "text[], text[])",
     "work_complete(uuid, integer, jsonb[], bytea[], integer[], integer[], integer[], integer[], "
     "text[], text[], double precision)",
+=======
+_REPLACED: tuple[str, ...] = (
+    "vectorizer_status()",
+    "work_status(integer)",
+    "prepare_vectorizer(integer)",
+>>>>>>> theirs
 )
 
 
