@@ -65,8 +65,19 @@ def database() -> Iterator[Database]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def models() -> Iterator[ModelServer]:
+    """A model server to be killed."""
+    with tempfile.TemporaryDirectory(prefix="pgstack-fault-") as folder:
+        models = ModelServer(Path(folder))
+        yield models
+        models.kill()
+
+
 @pytest.fixture
-def make_stack(rng: random.Random, place: Path) -> Iterator[Callable[[Database], Stack]]:
+def make_stack(
+    rng: random.Random, place: Path, models: ModelServer
+) -> Iterator[Callable[[Database], Stack]]:
     """Make a stack in a new database of a server."""
     made: list[Stack] = []
 
@@ -77,17 +88,17 @@ def make_stack(rng: random.Random, place: Path) -> Iterator[Callable[[Database],
             conn.execute(
                 sql.SQL("create database {} template installed").format(sql.Identifier(name))
             )
-        models = ModelServer(place)
         stack = Stack(database, name, models, rng, place)
         made.append(stack)
-        models.start()
+        if not models.alive():
+            models.start()
+        models.clear()
         stack.configure(lease=LEASE)
         return stack
 
     yield make
     for stack in made:
         stack.stop()
-        stack.models.kill()
         stack.database.start()
         with stack.database.connect("postgres") as conn:
             name = sql.Identifier(stack.dbname)

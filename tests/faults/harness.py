@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from pgstack.embedded.modelserver.deterministic import vector
+from pgstack.embedded.modelserver.deterministic_vectors import vector
 from tests.faults.servers import Database, ModelServer, Worker
 from tests.faults.waiting import wait_for
 from tests.faults.writers import Writers, writing
@@ -126,6 +127,10 @@ class Stack:
         worker.kill()
         self.workers.remove(worker)
         return self.start_worker()
+
+    def let_a_moment_pass(self) -> None:
+        """Wait for a random time, so that the blow falls anywhere."""
+        time.sleep(self.rng.random() * 0.4)
 
     # -- watch ----------------------------------------------------------------------------
 
@@ -237,13 +242,13 @@ class Stack:
         """Fail unless leases, requests, temporary files, connections and memory are as at rest."""
 
         def at_rest() -> bool:
+            self.check_workers()
             self.execute("select _pgstack.worker_sweep()")
             return self.leftovers(failed) == {}
 
         def explain() -> str:
             return f"{self.leftovers(failed)}\n{self.explain()}"
 
-        self.check_workers()
         wait_for(at_rest, "nothing is left over", seconds=15, explain=explain)
         for worker in self.workers:
             assert worker.rss_mb() < WORKER_MB

@@ -93,7 +93,8 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, on the port it had before."""
+        """Start it, on the port it had before; one that crashed is cleared away first."""
+        self.kill()
         self._url_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = process = subprocess.Popen(

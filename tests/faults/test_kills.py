@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
 from tests.faults.harness import Stack
 
 ROUNDS = int(os.environ.get("PGSTACK_FAULT_ROUNDS", "2"))
-
-
-def a_moment(stack: Stack) -> None:
-    """Let a random moment pass, so that the blow falls anywhere."""
-    time.sleep(stack.rng.random() * 0.4)
 
 
 def test_killed_workers(stack: Stack) -> None:
@@ -25,7 +19,7 @@ def test_killed_workers(stack: Stack) -> None:
     with stack.writing():
         for _ in range(ROUNDS):
             stack.wait_for_progress()
-            a_moment(stack)
+            stack.let_a_moment_pass()
             stack.replace_worker(stack.rng.choice(stack.workers))
     stack.settle()
 
@@ -37,9 +31,9 @@ def test_killed_model_server(stack: Stack) -> None:
         for _ in range(ROUNDS):
             stack.wait_for_progress()
             stack.models.misbehave(latency_ms=50)
-            a_moment(stack)
+            stack.let_a_moment_pass()
             stack.models.kill()
-            a_moment(stack)
+            stack.let_a_moment_pass()
             stack.models.start()
     stack.settle()
 
@@ -52,7 +46,7 @@ def test_killed_postgres(stack: Stack, how: str) -> None:
     with stack.writing(hardy=True):
         for _ in range(max(1, ROUNDS // 2)):
             stack.wait_for_progress()
-            a_moment(stack)
+            stack.let_a_moment_pass()
             match how:
                 case "postmaster":
                     stack.database.kill()
@@ -61,6 +55,6 @@ def test_killed_postgres(stack: Stack, how: str) -> None:
                     continue  # the server comes back by itself
                 case _:
                     stack.database.stop(how)
-            a_moment(stack)
+            stack.let_a_moment_pass()
             stack.database.start()
     stack.settle()

@@ -1,0 +1,59 @@
+"""One text that the model cannot take: all others get their vectors, and it is set aside.
+
+However it shows: as a refusal, as an internal error, as the end of the model server's
+process, as a call without end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.harness import Stack
+
+POISON = "hemlock"
+WAYS: dict[str, dict[str, Any]] = {
+    "refused": {"fail_if_contains": POISON},
+    "error": {"fail_if_contains": POISON, "fail_if_status": 500},
+    "crash": {"crash_if_contains": POISON},
+    "hang": {"hang_if_contains": POISON},
+}
+MISSING = {
+    "error": "HTTP 500 counts against nobody: the batch is tried for ever",
+    "crash": "a broken connection counts against nobody: the batch is tried for ever",
+    "hang": "how long a call may take cannot be set",
+}
+
+
+def not_yet(way: str) -> Any:
+    """A way that today's worker does not survive."""
+    return pytest.param(way, marks=pytest.mark.xfail(strict=True, reason=MISSING[way]))
+
+
+@pytest.mark.parametrize("way", [not_yet(way) if way in MISSING else way for way in WAYS])
+def test_one_poisonous_row(stack: Stack, way: str) -> None:
+    stack.configure(max_attempts="2")
+    if way == "hang":
+        stack.configure(model_timeout="1s")
+    stack.create_table(rows=150)
+    stack.execute("update t set body = %s where id = %s", POISON, stack.rng.randint(1, 150))
+    stack.models.misbehave(**WAYS[way])
+    stack.start_workers(1)
+
+    def isolated() -> bool:
+        if not stack.models.alive():  # as a supervisor would
+            stack.models.start()
+            stack.models.misbehave(**WAYS[way])
+        row = stack.status()
+        return (row["pending"], row["failed"]) == (0, 1)
+
+    stack.wait(isolated, "all but the poisonous row are embedded, and it is set aside", seconds=20)
+    stack.compare(failed=1)
+    assert stack.status()["last_error"]
+    assert stack.execute("select count(*) > 0 from ai.vectorizer_errors where name = 't'") == [
+        (True,)
+    ]
+    stack.models.clear()
+    assert stack.execute("select pgstack.retry_vectorizer('t')") == [(1,)]
+    stack.settle()
