@@ -48,9 +48,12 @@ def median(values: Sequence[float]) -> float:
 
 def report(name: str, peer: str, cases: Sequence[Case], packages: Sequence[str]) -> None:
     """Print the table with versions, and write ``bench/out/<name>.json``."""
-    print(f"{'case':56} {'ours':>10} {peer[:20]:>20} {'ratio':>7} unit")
+    width = max(56, *(len(case.case) for case in cases))
+    print(f"{'case':{width}} {'ours':>10} {peer[:20]:>20} {'ratio':>7} unit")
     for case in cases:
-        print(f"{case.case:56} {case.ours:10.3f} {case.peer:20.3f} {case.ratio:7.2f} {case.unit}")
+        print(
+            f"{case.case:{width}} {case.ours:10.3f} {case.peer:20.3f} {case.ratio:7.2f} {case.unit}"
+        )
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     print(f"Python {platform.python_version()}, {versions}")
     OUT.mkdir(exist_ok=True)
