@@ -65,11 +65,11 @@ _TABLES = (
     "drop view if exists pgstack.vectorizer_status",
 )
 
-<<<<<<< ours
 _PLAN = "_pgstack.vectorizer_plan"
 _REPLACED = (
     "vectorizer_status()",
     "work_status(integer)",
+    "prepare_vectorizer(integer)",
     f"claim_keys({_PLAN}, uuid, integer)",
     "work_claim(uuid, text[], integer)",
     "work_load(integer, jsonb[])",
@@ -81,12 +81,6 @@ _REPLACED = (
     "text[], text[])",
     "work_complete(uuid, integer, jsonb[], bytea[], integer[], integer[], integer[], integer[], "
     "text[], text[], double precision)",
-=======
-_REPLACED: tuple[str, ...] = (
-    "vectorizer_status()",
-    "work_status(integer)",
-    "prepare_vectorizer(integer)",
->>>>>>> theirs
 )
 
 
