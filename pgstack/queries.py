@@ -183,7 +183,6 @@ VECTORIZER_HEALTH: Final[LiteralString] = (
 )
 WORK_READABLE: Final[LiteralString] = "select has_table_privilege('_pgstack.work', 'select')"
 ORPHANED_LEASES: Final[LiteralString] = (
-    "select count(*) from _pgstack.work as w where w.state = 'leased' and "
-    "(w.due_at < clock_timestamp() or not exists "
-    "(select from _pgstack.worker as o where o.id = w.worker))"
+    "select count(*) from _pgstack.work as w where w.state = 'leased' "
+    "and (w.worker = any (_pgstack.lease_holders())) is not true"
 )

@@ -39,6 +39,22 @@ comment on function _pgstack.key_digest(jsonb) is
 
 -- ---------------------------------------------------------------------------- claim
 
+-- A lease holds as long as its worker lives.  A worker whose connection ends is found out by
+-- worker_sweep(); this is for one that hangs.
+create or replace function _pgstack.lease_holders()
+returns uuid[]
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(w.id), '{}')
+  from _pgstack.worker as w
+  where w.seen_at > clock_timestamp() - _pgstack.setting_interval('lease');
+$$;
+
+comment on function _pgstack.lease_holders() is
+'The workers that gave a sign of life within the setting lease.';
+
 -- Rows are taken in the order of their key, from `after` on and around again: what is in
 -- hand already, and what was done before and left dead rows, lies behind and is not looked at.
 create or replace function _pgstack.claim_keys(
@@ -48,6 +64,8 @@ returns jsonb[]
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
+-- A queue that somebody has locked must not keep the other vectorizers waiting.
+set lock_timeout = '200ms'
 as $$
 declare
   _columns text;
@@ -78,7 +96,10 @@ begin
         and not exists (
           select from _pgstack.work as w
           where w.vectorizer_id = $1 and w.digest = d.digest
-            and w.state <> 'failed' and w.due_at > clock_timestamp()
+            and case w.state
+              when 'leased' then w.worker = any ($4)
+              when 'waiting' then w.due_at > clock_timestamp()
+            end
         )
         and not exists (select from ai.vectorizer as v where v.id = $1 and v.disabled)
       order by %3$s
@@ -88,14 +109,18 @@ begin
     leased as (
       insert into _pgstack.work as w (vectorizer_id, digest, key, state, worker, due_at)
       select distinct on (d.digest)
-        $1, d.digest, d.key, 'leased', $2, clock_timestamp() + $4
+        $1, d.digest, d.key, 'leased', $2, clock_timestamp()
       from due as d
       order by d.digest
       on conflict on constraint work_pkey do update
       set state = 'leased', worker = excluded.worker, due_at = excluded.due_at,
         changed_at = clock_timestamp(),
         attempts = case when w.state = 'failed' then 0 else w.attempts end
-      where w.state = 'failed' or w.due_at <= clock_timestamp()
+      where case w.state
+        when 'leased' then (w.worker = any ($4)) is not true
+        when 'waiting' then w.due_at <= clock_timestamp()
+        else true
+      end
       returning w.digest
     )
     select coalesce(array_agg(d.key order by d.nr), '{}')
@@ -108,7 +133,7 @@ begin
     $sql$,
     plan.key_json, plan.queue, _columns,
     case when claim_keys.after is null then 'true' else format('(%s) > (%s)', _columns, _values) end
-  ) using plan.id, worker, wanted, _pgstack.setting_interval('lease') into _keys;
+  ) using plan.id, worker, wanted, _pgstack.lease_holders() into _keys;
   if cardinality(_keys) = 0 and claim_keys.after is not null then
     return _pgstack.claim_keys(plan, worker, wanted, null);
   end if;
@@ -148,10 +173,11 @@ begin
       and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) <> all (work_claim.resting)
     order by random()
   loop
+    _wish := work_claim.wishes -> _plan.id::text;
+    continue when _wish ->> 'rows' = '0';
     begin
       _problem := _pgstack.vectorizer_problem(_plan);
       if _problem is null then
-        _wish := work_claim.wishes -> _plan.id::text;
         keys := _pgstack.claim_keys(
           _plan, work_claim.worker,
           least(coalesce((_wish ->> 'rows')::integer, 32), _plan.batch_size), _wish -> 'after'
@@ -172,6 +198,7 @@ begin
       end if;
     exception
       when query_canceled or admin_shutdown then raise;
+      when lock_not_available then continue;
       when others then _problem := sqlerrm;
     end;
     -- Rows given back because of a problem still wait for it to end.
@@ -185,7 +212,7 @@ end;
 $$;
 
 comment on function _pgstack.work_claim(uuid, text[], jsonb, text[]) is
-'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wishes: {"id": {"rows": how many, "after": the last key taken}}, 32 rows from the first key on where it says nothing. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
+'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wishes: {"id": {"rows": how many, "after": the last key taken}}, 32 rows from the first key on where it says nothing; 0 rows: none of it now. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
 
 create or replace function _pgstack.model_key(
   model_server text, model text, options jsonb, keep_alive text

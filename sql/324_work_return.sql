@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   update _pgstack.work as w
   set state = 'waiting', last_error = message, changed_at = clock_timestamp(),
-    due_at = clock_timestamp() + case when blocks then interval '10 s' else interval '0' end
+    due_at = clock_timestamp() + case when blocks then interval '10 s' else interval '1 s' end
   where w.vectorizer_id = work_release.vectorizer_id and w.worker = work_release.worker
     and w.state = 'leased' and w.digest in (select _pgstack.key_digest(q.key) from unnest(keys) as q (key));
   update _pgstack.vectorizer as v
@@ -22,7 +22,7 @@ as $$
 $$;
 
 comment on function _pgstack.work_release(uuid, integer, jsonb[], text, boolean) is
-'Gives leased keys back: the fault was not theirs, no try is counted. blocks: it lies with the vectorizer, which is tried again every 10 seconds.';
+'Gives leased keys back for a second: the fault was not theirs, no try is counted. blocks: it lies with the vectorizer, which is tried again every 10 seconds.';
 
 -- The fault lies with these rows.  Below max_attempts they wait, longer each time; then,
 -- or at once when no further try can help, they are set aside, unless they changed.
@@ -92,13 +92,8 @@ language sql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  with l as materialized (select _pgstack.setting_interval('lease') as lease)
-  update _pgstack.work as w
-  set due_at = clock_timestamp() + l.lease
-  from l
-  where w.worker = work_renew.worker and w.state = 'leased';
-  update _pgstack.worker as w set seen_at = now() where w.id = work_renew.worker;
+  update _pgstack.worker as w set seen_at = clock_timestamp() where w.id = work_renew.worker;
 $$;
 
 comment on function _pgstack.work_renew(uuid) is
-'A worker''s sign of life: extends its leases.';
+'A worker''s sign of life: its leases hold on.';

@@ -58,6 +58,7 @@ begin
     $sql$
     delete from _pgstack.work as w
     where w.vectorizer_id = $1 and w.state <> 'failed' and w.due_at < clock_timestamp()
+      and (w.state = 'waiting' or (w.worker = any (_pgstack.lease_holders())) is not true)
       and not exists (
         select from %s as r, jsonb_to_record(w.key) as k (%s) where %s
       )
@@ -159,11 +160,11 @@ set search_path = pg_catalog, pg_temp
 as $$
   select extract(epoch from min(w.due_at) - clock_timestamp())::double precision
   from _pgstack.work as w
-  where w.state <> 'failed' and w.due_at > clock_timestamp();
+  where w.state = 'waiting' and w.due_at > clock_timestamp();
 $$;
 
 comment on function _pgstack.work_next_due() is
-'Seconds until the next waiting row may be tried or the next lease ends.';
+'Seconds until the next waiting row may be tried.';
 
 -- What is left to do, for worker --once: rows queued or in somebody's hands.
 create or replace function _pgstack.work_left(names text[], given_up text[])

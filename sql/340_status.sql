@@ -85,7 +85,7 @@ begin
   end if;
   return query
   select
-    count(*) filter (where w.state = 'leased' and w.due_at > clock_timestamp()),
+    count(*) filter (where w.state = 'leased'),
     count(*) filter (where w.state = 'waiting' and w.last_error is not null),
     count(*) filter (where w.state = 'failed')
   from _pgstack.work as w

@@ -41,7 +41,7 @@ LONGEST_RETRY = 10.0
 # statistics, and a plan that reads them whole is right only while they are empty.
 _SETTINGS = {
     "row_security": "off",
-    "lock_timeout": "10s",
+    "lock_timeout": "3s",
     "synchronous_commit": "off",
     "enable_seqscan": "off",
     "jit": "off",
@@ -103,7 +103,7 @@ async def _until_stopped(
     pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
         options.dsn,
         min_size=1,
-        max_size=options.concurrency + 4,
+        max_size=options.concurrency + 6,
         open=False,
         configure=vectors.register,
         kwargs={

@@ -12,6 +12,7 @@ row harms nobody else.  Whose fault a failed call is, :mod:`pgstack.worker.model
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,7 @@ from pgstack.worker.session import Session, log, wait_for
 FIRST_ROWS = 32
 MOST_ROWS = 1000
 MOST_BATCHES = 32  # of rows, in this worker's hands
+LOCKED_SECONDS = 1.0
 POLL_SECONDS = 5.0  # finds work whose notification was lost
 
 
@@ -79,6 +81,12 @@ class Wish:
 
     rows: int = FIRST_ROWS
     after: str = "null"
+    rest_until: float = 0.0  # one of its tables is locked
+
+    def __str__(self) -> str:
+        """Return it as JSON, by hand: a key is JSON already, and Python would round numerics."""
+        rows = 0 if time.monotonic() < self.rest_until else self.rows
+        return f'{{"rows": {rows}, "after": {self.after}}}'
 
 
 # Somebody holds a table for long: not an error of anybody's.
@@ -153,12 +161,7 @@ class Drain:
         return bool(claimed)
 
     def _wishes(self) -> str:
-        # Written by hand: a key is JSON already, and Python would round its numerics.
-        wishes = (
-            f'"{vectorizer}": {{"rows": {wish.rows}, "after": {wish.after}}}'
-            for vectorizer, wish in self.wishes.items()
-        )
-        return "{" + ", ".join(wishes) + "}"
+        return f"{{{', '.join(f'"{id_}": {wish}' for id_, wish in self.wishes.items())}}}"
 
     def _model(self, configuration: Configuration) -> Model:
         if configuration.key not in self.models:
@@ -184,7 +187,8 @@ class Drain:
             for part in loaded:
                 await self._embed(part, model)
         except CONTENTION as exc:
-            log.info("%s: %s; the rows go back to the queue", batch.name, exc)
+            log.info("%s rests for %s s: %s", batch.name, LOCKED_SECONDS, _message(exc))
+            self.wishes[batch.vectorizer].rest_until = time.monotonic() + LOCKED_SECONDS
             await self._release(batch, None, blocks=False)
         finally:
             self.batches -= 1

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from pgstack.models import ModelServer
@@ -41,11 +42,20 @@ class Session:
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def fetch(self, query: LiteralString, *params: object) -> list[Any]:
-        """Run one statement in a transaction of its own; return its rows."""
-        async with self.pool.connection() as conn:
-            cursor = await conn.execute(query, params, binary=True)
-            rows: list[Any] = await cursor.fetchall()
-            return rows
+        """Run one statement in a transaction of its own; return its rows.
+
+        A deadlock ended another session's transaction or this one; this one is tried again.
+        """
+        for last in (False, False, True):
+            try:
+                async with self.pool.connection() as conn:
+                    cursor = await conn.execute(query, params, binary=True)
+                    rows: list[Any] = await cursor.fetchall()
+                    return rows
+            except psycopg.errors.DeadlockDetected:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     async def value(self, query: LiteralString, *params: object) -> Any:
         """Run one statement; return the first column of its first row."""
