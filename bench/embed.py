@@ -204,7 +204,7 @@ def server(runs: int, count: int) -> list[Case]:
 
 async def question_ms(url: str, questions: int, callers: int, per_call: int) -> list[float]:
     """Return how long questions take, asked one by one, while bulk callers are busy."""
-    texts = real_texts(callers * per_call * 4)
+    texts = real_texts(2048)
     short = [f"how do I {text[:40]}" for text in texts]
     pauses = random.Random(7)
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
@@ -213,17 +213,17 @@ async def question_ms(url: str, questions: int, callers: int, per_call: int) -> 
             body = {"model": _MODEL, "input": inputs}
             (await http.post("/api/embed", json=body)).raise_for_status()
 
-        async def bulk(nr: int) -> None:
+        async def bulk() -> None:
             while True:
                 await embed(pauses.sample(texts, per_call))
 
-        busy = [asyncio.create_task(bulk(nr)) for nr in range(callers)]
+        busy = [asyncio.create_task(bulk()) for _ in range(callers)]
         await asyncio.sleep(1)  # let the queue fill
         times = []
         for nr in range(questions):
             await asyncio.sleep(pauses.uniform(0.02, 0.2))
             began = time.perf_counter()
-            await embed([short[nr % len(short)]])
+            await embed([short[nr]])
             times.append((time.perf_counter() - began) * 1000)
         for task in busy:
             task.cancel()
