@@ -6,6 +6,7 @@ No worker runs unless a test says so: the queue shows what was captured.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 import pytest
