@@ -40,15 +40,15 @@ class Models:
         stats = httpx.get(f"{self.url}/_control/stats").json()
         return Asked(stats["calls"].get("/api/embed", 0), stats["texts"], stats["concurrent_max"])
 
-    def seconds(self, texts: Sequence[str], *, per_call: int, in_flight: int) -> float:
-        """Return how long a plain client takes, which does nothing with the answers."""
+    def alone(self, texts: Sequence[str], per_call: int, in_flight: int) -> float:
+        """Return the seconds that a plain client takes, which does nothing with the answers."""
         return asyncio.run(self._send(texts, per_call, in_flight))
 
     def best_shape(
         self, texts: Sequence[str], shapes: Sequence[tuple[int, int]]
     ) -> tuple[int, int]:
         """Return the fastest shape: texts a call, calls in flight."""
-        return min(shapes, key=lambda s: self.seconds(texts, per_call=s[0], in_flight=s[1]))
+        return min(shapes, key=lambda s: self.alone(texts, *s))
 
     async def _send(self, texts: Sequence[str], per_call: int, in_flight: int) -> float:
         waiting = iter([texts[i : i + per_call] for i in range(0, len(texts), per_call)])

@@ -84,11 +84,17 @@ class Side:
             conn.execute(self.drop)
             conn.execute("drop table if exists item_embedding_store, item cascade")
             conn.execute(_CREATE_TABLE)
-            _copy(conn, texts)
+            self.add(conn, texts)
             if vectorizer:
                 conn.execute(self.create, {"enqueue": enqueue, "batch": self.batch})
             conn.execute("vacuum analyze item")
             conn.execute("checkpoint")
+
+    def add(self, conn: psycopg.Connection[Any], texts: Sequence[str], *, first: int = 0) -> None:
+        """Add rows, in one statement."""
+        with conn.cursor() as cursor, cursor.copy("copy item (id, body) from stdin") as rows:
+            for row in enumerate(texts, first):
+                rows.write_row(row)
 
     def work(self, *, latency_ms: float = 0, check: bool = True) -> Work:
         """Run the worker until it says that nothing is left to do, and check that."""
@@ -199,9 +205,3 @@ def _server_cpu(dsn: str) -> float:
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _copy(conn: psycopg.Connection[Any], texts: Sequence[str]) -> None:
-    with conn.cursor() as cursor, cursor.copy("copy item (id, body) from stdin") as rows:
-        for row in enumerate(texts):
-            rows.write_row(row)

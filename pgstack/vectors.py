@@ -34,6 +34,7 @@ from pgstack.errors import MissingExtension
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
+    from psycopg.abc import AdaptContext
 
 MAX_DIMENSIONS = 16_000  # pgvector's own limit
 _HEAD = struct.Struct(">HH")
@@ -101,6 +102,12 @@ async def register(conn: AsyncConnection[Any]) -> None:
             "the extension vector is not installed in this database", hint="pgstack install -d URL"
         )
     oid, array_oid = row
-    conn.adapters.types.add(TypeInfo("vector", oid, array_oid))
-    conn.adapters.register_dumper(Vector, type("VectorDumper", (_VectorDumper,), {"oid": oid}))
-    conn.adapters.register_dumper(list, _ListDumper)
+    adapt(conn, oid=oid, array_oid=array_oid)
+
+
+def adapt(context: AdaptContext, *, oid: int, array_oid: int) -> None:
+    """Let ``context`` send vectors as the type with these object identifiers."""
+    adapters = context.adapters
+    adapters.types.add(TypeInfo("vector", oid, array_oid))
+    adapters.register_dumper(Vector, type("VectorDumper", (_VectorDumper,), {"oid": oid}))
+    adapters.register_dumper(list, _ListDumper)

@@ -60,17 +60,19 @@ class WorkerOptions:
     once: bool = False
 
 
-def run(options: WorkerOptions) -> Meter:
-    """Run a worker until SIGTERM or SIGINT, or, once, until nothing is left to do."""
-    return asyncio.run(_run(options))
+def run(options: WorkerOptions, meter: Meter | None = None) -> Meter:
+    """Run a worker until SIGTERM or SIGINT, or, once, until nothing is left to do.
+
+    ``meter`` counts what it does; somebody may watch it from another thread.
+    """
+    return asyncio.run(_run(options, meter or Meter()))
 
 
-async def _run(options: WorkerOptions) -> Meter:
+async def _run(options: WorkerOptions, meter: Meter) -> Meter:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    meter = Meter()
     pause = FIRST_RETRY
     async with ModelServer(options.model_server) as server:
         while not stopping.is_set():

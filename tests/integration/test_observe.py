@@ -5,17 +5,26 @@ Real PostgreSQL, a real worker process, the deterministic model server.
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import re
+import socket
+import subprocess
+import sys
+import urllib.request
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 
 from pgstack.db import connect
 from tests.integration.conftest import Models, value
-from tests.integration.test_worker import fresh, rows, status, vectorize
+from tests.integration.test_worker import await_status, fresh, rows, status, vectorize
 
 Connection = psycopg.Connection[Any]
 
@@ -172,7 +181,7 @@ def test_a_model_that_every_worker_leaves_alone_is_down(db: Connection) -> None:
         two.execute(start, (uuid.uuid4(),))
         two.commit()
         assert status(db, "t")["state"] == "working"
-    assert status(db, "t")["state"] == "no worker"
+    await_status(db, "t", state="no worker")
 
 
 def test_counts_are_exact_up_to_10_000_and_quick_beyond(conn: Connection) -> None:
@@ -193,3 +202,153 @@ def test_others_see_no_rows_and_get_no_error(served: Connection, visitor: Connec
         assert rows(visitor, f"select * from pgstack.{view}") == []
     await_value(served, "select count(*) from pgstack.usage")
     assert rows(served, "select count(*) from pgstack.workers") == [(1,)]
+
+
+# ---------------------------------------------------------------------- pgstack worker itself
+
+
+@pytest.fixture
+def queued(db: Connection) -> str:
+    """A vectorizer with 60 rows that wait; returns its name."""
+    db.execute("create table blog (id int primary key, body text)")
+    db.execute("insert into blog select i, 'text ' || i from generate_series(1, 60) as i")
+    vectorize(db, "blog", "body")
+    return "blog"
+
+
+def command(db: Connection, models_url: str, *options: str) -> subprocess.Popen[str]:
+    """``pgstack worker`` with its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgstack_cli", "worker", "-d", db.info.dsn, *options],
+        env={**os.environ, "OLLAMA_HOST": models_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+COUNTS = {
+    "event", "rows", "chunks", "kept", "texts", "tokens", "calls", "failed_calls", "failed_rows",
+    "questions", "failed_questions", "pending", "rows_per_second", "tokens_per_second", "seconds",
+    "vectorizers",
+}  # fmt: skip
+
+
+def test_json_tells_progress_and_a_summary(
+    db: Connection, models_url: str, models: Models, queued: str
+) -> None:
+    models.misbehave(latency_ms=1500)
+    process = command(db, models_url, "--once", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["event"] for line in lines[:-1]] == ["progress"] * (len(lines) - 1)
+    assert len(lines) > 1
+    assert all(set(line) == COUNTS for line in lines)
+    assert lines[0]["pending"] > 0
+    done = lines[-1]
+    assert (done["event"], done["rows"], done["texts"], done["pending"]) == ("summary", 60, 60, 0)
+    (blog,) = done["vectorizers"]
+    assert set(blog) == {
+        "name", "state", "pending", "retrying", "failed", "rows_per_second", "tokens_per_second",
+        "eta_seconds", "last_error",
+    }  # fmt: skip
+    assert (blog["name"], blog["state"], blog["failed"]) == ("blog", "fresh", 0)
+
+
+def test_a_worker_that_runs_on_sums_up_when_it_is_stopped(
+    db: Connection, models_url: str, queued: str
+) -> None:
+    process = command(db, models_url, "--json")
+    assert fresh(db, "blog")
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["rows"] == 60
+
+
+def test_once_with_failed_rows_ends_with_1_and_names_the_next_command(
+    db: Connection, models_url: str, models: Models, queued: str
+) -> None:
+    models.misbehave(fail_if_contains="text 7", fail_if_status=400)
+    db.execute("delete from blog where id > 10")
+    process = command(db, models_url, "--once")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "embedded 9 rows in 9 chunks (0 kept)" in err
+    assert err.splitlines()[-1] == "hint: pgstack vectorizer errors blog"
+    shown = subprocess.run(
+        [sys.executable, "-m", "pgstack_cli", "vectorizer", "errors", "blog", "-d", db.info.dsn],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, row = shown.stdout.splitlines()
+    assert head.split() == ["key", "state", "attempts", "since", "next", "try", "error"]
+    assert row.startswith("id=7  failed")
+    assert "hint" not in shown.stderr
+    assert "pgstack vectorizer retry blog" in shown.stderr
+
+
+def test_once_out_of_reach_ends_with_3_and_a_summary(
+    db: Connection, models_url: str, queued: str
+) -> None:
+    process = command(db, "http://127.0.0.1:1", "--once", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert json.loads(out.splitlines()[-1])["event"] == "summary"
+    assert json.loads(out.splitlines()[-1])["pending"] == 60
+
+
+def test_a_terminal_shows_the_vectorizers(db: Connection, models_url: str, queued: str) -> None:
+    parent, child = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgstack_cli", "worker", "--once", "-d", db.info.dsn],
+            env={**os.environ, "OLLAMA_HOST": models_url, "TERM": "xterm", "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=child,
+        )
+        os.close(child)
+        text = b""
+        with suppress(OSError):  # how a terminal ends
+            while part := os.read(parent, 65536):
+                text += part
+        assert process.communicate(timeout=30) == (b"", None)
+        assert process.returncode == 0, text
+    finally:
+        os.close(parent)
+    assert b"tokens/s" in text
+    assert b"blog" in text
+    assert b"rows" in text.splitlines()[-1]
+    assert b"INFO" not in text
+
+
+def test_metrics_are_served_as_long_as_the_worker_runs(
+    db: Connection, models_url: str, queued: str
+) -> None:
+    process = command(db, models_url, "--metrics", "0")
+    assert process.stderr is not None
+    url = process.stderr.readline().split()[-1]
+    assert url.startswith("http://127.0.0.1:")
+    assert fresh(db, "blog")
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'pgstack_rows_total{vectorizer="blog"} 60.0' in text
+    assert 'pgstack_pending_rows{vectorizer="blog"}' in text
+    assert 'pgstack_model_resting{model="all-minilm"} 0.0' in text
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    with pytest.raises(OSError):
+        urllib.request.urlopen(url, timeout=10)
+
+
+def test_metrics_at_a_busy_port_are_refused(db: Connection, models_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = command(db, models_url, "--once", "--metrics", str(port))
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err.startswith(f"error: cannot serve metrics at 127.0.0.1:{port}: ")
+    assert "Traceback" not in err

@@ -98,3 +98,29 @@ def test_a_dump_restores_and_installs_again(
         assert dump(dsn) == dump(db_url)
         assert set(did(installed(dsn)).values()) == {"kept"}
         assert dump(dsn) == dump(db_url)
+
+
+def test_a_restored_table_stays_adopted(
+    server: Server, second_server: Home, db_url: str, tmp_path: Path
+) -> None:
+    with connect(db_url, autocommit=True) as conn:
+        conn.execute(
+            "create table docs (id integer primary key, body text, note text) "
+            "partition by range (id)"
+        )
+        conn.execute("create table docs_1 partition of docs default")
+        conn.execute("select pgstack.create_vectorizer('docs', 'body', dimensions => 3)")
+    file = tmp_path / "dump"
+    pg_dump, pg_restore = (program(n, server, second_server) for n in ("pg_dump", "pg_restore"))
+    subprocess.run([pg_dump, "-Fc", "-f", file, "-d", db_url], check=True)
+    with empty_database(server) as dsn:
+        subprocess.run([pg_restore, "--exit-on-error", "-d", dsn, file], check=True)
+        with connect(dsn, autocommit=True) as conn:
+            conn.execute("insert into docs values (1, 'one'), (2, 'two')")
+            plan = conn.execute("select queue from _pgstack.vectorizer_plan").fetchone()
+            assert plan is not None
+            conn.execute(f"delete from {plan[0]}")
+            assert conn.execute("select _pgstack.prepare_vectorizers()").fetchone() == (0,)
+            conn.execute("update docs set note = 'new'")
+            conn.execute("update docs_1 set body = 'new' where id = 2")
+            assert conn.execute(f"select id from {plan[0]}").fetchall() == [(2,)]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pgstack.embedded.modelserver.app import shorten
-from pgstack.embedded.modelserver.deterministic import answer, instance, vector
+from pgstack.embedded.modelserver.deterministic import answer, instance
+from pgstack.embedded.modelserver.deterministic_vectors import vector, vectors
 
 
 def test_the_same_text_has_the_same_vector_on_every_machine() -> None:
@@ -76,11 +77,10 @@ def test_answers_can_be_predicted(prompt: str, said: str) -> None:
 
 
 def test_shortened_vectors_have_length_one_again() -> None:
-    full = vector("hello", 384).tolist()
-    head = shorten(full, 64)
-    assert len(head) == 64
-    assert np.isclose(np.linalg.norm(head), 1)
-    assert np.allclose(np.array(head) / head[0], np.array(full[:64]) / full[0])
-    assert shorten(full, None) == shorten(full, 0) == shorten(full, 384) == full
-    assert shorten(full, 1000) == full
-    assert shorten([0.0, 0.0, 1.0], 2) == [0.0, 0.0]
+    full = vectors(["hello", "goodbye"], 384)
+    heads = shorten(full, 64)
+    assert heads.shape == (2, 64)
+    assert np.allclose(np.linalg.norm(heads, axis=1), 1)
+    assert np.allclose(heads / heads[:, :1], full[:, :64] / full[:, :1])
+    assert all(shorten(full, dimensions) is full for dimensions in (None, 0, 384, 1000))
+    assert shorten(np.array([[0, 0, 1]], np.float32), 2).tolist() == [[0, 0]]

@@ -34,6 +34,7 @@ from pgstack.embedded.modelserver.backend import (
     Finish,
     Piece,
     TextRequest,
+    Vectors,
 )
 from pgstack.embedded.modelserver.exchange import (
     Event,
@@ -218,13 +219,15 @@ def _capable(backend: Backend, name: str, capability: str, verb: str) -> Descrip
     return model
 
 
-def shorten(vector: list[float], dimensions: int | None) -> list[float]:
-    """Return the first ``dimensions`` numbers, brought back to length 1."""
-    if not dimensions or dimensions >= len(vector):
-        return vector
-    head = np.asarray(vector[:dimensions])
-    length = float(np.linalg.norm(head))
-    return [float(x) for x in head / length] if length else [float(x) for x in head]
+def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """Return the first ``dimensions`` numbers of each vector, brought back to length 1."""
+    if not dimensions or dimensions >= vectors.shape[1]:
+        return vectors
+    heads = vectors[:, :dimensions].copy()
+    lengths = np.linalg.norm(heads, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    heads /= lengths
+    return heads
 
 
 async def _embed(request: Request, backend: Backend) -> Response:
@@ -241,7 +244,7 @@ async def _embed(request: Request, backend: Backend) -> Response:
     return json_answer(
         {
             "model": body.model,
-            "embeddings": [shorten(vector, body.dimensions) for vector in answer.vectors],
+            "embeddings": shorten(answer.vectors, body.dimensions),
             "total_duration": time.perf_counter_ns() - started,
             "load_duration": answer.load_ns,
             "prompt_eval_count": answer.prompt_tokens,

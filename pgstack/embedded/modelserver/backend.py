@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+type Vectors = npt.NDArray[np.float32]
+
 
 class ApiError(Exception):
     """Something the client is told: an HTTP status and Ollama's ``{"error": message}``."""
@@ -65,9 +70,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors of length 1, in the order of the inputs, and what they cost."""
+    """Vectors of length 1, one a row in the order of the inputs, and what they cost."""
 
-    vectors: list[list[float]]
+    vectors: Vectors
     prompt_tokens: int
     load_ns: int
 

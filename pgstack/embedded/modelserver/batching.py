@@ -1,22 +1,27 @@
 """Many embedding requests, one model: who is computed next.
 
 Requests wait in one list.  Work is done in micro-batches of up to 8 texts of similar length
-and about 1,000 tokens, so that a step takes a fraction of a second on two cores and nobody
-waits long:
+and about 256 tokens, so that a step takes a tenth of a second on one core and nobody waits long;
+larger ones are no faster.  ``lanes`` micro-batches are computed at a time, each on one core:
+no core waits for another, as it would if they shared each step.
 
-* every other micro-batch begins with the request that has least left, so that a short question
-  does not wait behind a thousand texts;
-* the others begin with the oldest request, so that a stream of short ones cannot starve it;
-* a micro-batch with room left takes fitting texts of the other requests.
+Questions, requests of one to four texts, go before bulk work:
+
+* one more lane is for questions alone, so that they need not wait for a micro-batch to end;
+* the other lanes take questions first as well, but after three in a row a micro-batch is
+  bulk work's, so that a stream of questions cannot starve it.
+
+Of bulk work, every other micro-batch begins with the request that has least left, the others with
+the oldest request.  A micro-batch with room left takes fitting texts of the other requests.
 
 A request whose task is cancelled leaves the list: nothing more of it is computed after the
-micro-batch under way.  The model itself is called in one thread, tokenising in another.
+micro-batches under way.  The model is called in threads; questions do not wait for a thread
+that bulk work holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,14 +29,15 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from pgstack.embedded.modelserver.backend import busy
+from pgstack.embedded.modelserver.backend import Vectors, busy
 
 MAX_PENDING = 512  # requests, Ollama's own default
 MAX_PENDING_TEXTS = 20_000
 MAX_TEXTS = 8
-MAX_TOKENS = 1024
+MAX_TOKENS = 256
+QUESTION_TEXTS = 4
+QUESTIONS_IN_A_ROW = 3
 
 type Ids = list[int]
 
@@ -42,7 +48,7 @@ class Model(Protocol):
     def tokenize(self, texts: Sequence[str], *, truncate: bool) -> list[Ids]:
         """Return the token ids of each text."""
 
-    def embed(self, batch: Sequence[Ids]) -> npt.NDArray[np.float32]:
+    def embed(self, batch: Sequence[Ids]) -> Vectors:
         """Return the vector of each text."""
 
 
@@ -52,27 +58,36 @@ class Pending:
 
     texts: list[Ids]
     left: list[int]
-    vectors: dict[int, list[float]] = field(default_factory=dict)
+    vectors: dict[int, Vectors] = field(default_factory=dict)
     done: asyncio.Future[None] = field(default_factory=asyncio.Future)
+
+    @property
+    def is_question(self) -> bool:
+        """Return whether somebody is waiting for it, by its size."""
+        return len(self.texts) <= QUESTION_TEXTS
 
 
 type Batch = list[tuple[Pending, int]]
 
 
 class Batcher:
-    """The queue in front of one model."""
+    """The queue in front of one model; ``lanes`` is how many calls of it run at a time."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, lanes: int = 2) -> None:
         self._model = model
         self._pending: list[Pending] = []
         self._waiting = 0
         self._oldest_first = False
+        self._questions_in_a_row = 0
         self._wake = asyncio.Event()
+        self._threads = ThreadPoolExecutor(lanes, "embed")
         self._tokenizer_thread = ThreadPoolExecutor(1, "tokenize")
-        self._model_thread = ThreadPoolExecutor(1, "embed")
-        self._runner = asyncio.create_task(self._run())
+        # One for their lane, one to tokenise.
+        self._question_threads = ThreadPoolExecutor(2, "question")
+        self._lanes = [asyncio.create_task(self._lane()) for _ in range(lanes)]
+        self._lanes.append(asyncio.create_task(self._lane(questions_only=True)))
 
-    async def embed(self, texts: list[str], *, truncate: bool) -> tuple[list[list[float]], int]:
+    async def embed(self, texts: list[str], *, truncate: bool) -> tuple[Vectors, int]:
         """Return the vectors in the order of ``texts``, and the number of tokens."""
         queued = sum(len(pending.left) for pending in self._pending)
         if self._waiting >= MAX_PENDING or (queued and queued + len(texts) > MAX_PENDING_TEXTS):
@@ -83,10 +98,12 @@ class Batcher:
         finally:
             self._waiting -= 1
 
-    async def _embed(self, texts: list[str], *, truncate: bool) -> tuple[list[list[float]], int]:
+    async def _embed(self, texts: list[str], *, truncate: bool) -> tuple[Vectors, int]:
         loop = asyncio.get_running_loop()
+        few = len(texts) <= QUESTION_TEXTS
+        threads = self._question_threads if few else self._tokenizer_thread
         work = partial(self._model.tokenize, texts, truncate=truncate)
-        ids = await loop.run_in_executor(self._tokenizer_thread, work)
+        ids = await loop.run_in_executor(threads, work)
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
         pending = Pending(ids, by_length)
         self._pending.append(pending)
@@ -96,47 +113,57 @@ class Batcher:
         finally:
             if pending in self._pending:
                 self._pending.remove(pending)
-        vectors = [pending.vectors[i] for i in range(len(ids))]
+        vectors = np.stack([pending.vectors[i] for i in range(len(ids))])
         return vectors, sum(len(text) for text in ids)
 
     async def close(self) -> None:
         """End: whoever still waits is cancelled."""
-        self._runner.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._runner
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
         for pending in self._pending:
             pending.done.cancel()
         self._tokenizer_thread.shutdown(wait=False)
-        await asyncio.to_thread(self._model_thread.shutdown)
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._question_threads.shutdown)
 
-    async def _run(self) -> None:
-        """Compute micro-batches for as long as there are requests."""
+    async def _lane(self, *, questions_only: bool = False) -> None:
+        """Compute micro-batches, one after the other, for as long as there are requests."""
         loop = asyncio.get_running_loop()
+        threads = self._question_threads if questions_only else self._threads
         while True:
-            while not self._pending:
+            batch = self._next_batch(questions_only=questions_only)
+            if not batch:
                 self._wake.clear()
                 await self._wake.wait()
-            batch = self._next_batch()
+                continue
             ids = [pending.texts[i] for pending, i in batch]
             try:
-                vectors = await loop.run_in_executor(self._model_thread, self._model.embed, ids)
+                vectors = await loop.run_in_executor(threads, self._model.embed, ids)
             except Exception as exc:  # whatever the runtime raises belongs to these requests
                 self._fail(batch, exc)
                 continue
             for (pending, i), vector in zip(batch, vectors, strict=True):
-                pending.vectors[i] = vector.tolist()
+                pending.vectors[i] = vector
             self._finish_complete()
 
-    def _next_batch(self) -> Batch:
-        """Take the next texts out of the requests: see the module's text."""
-        by_size = sorted(self._pending, key=lambda pending: len(pending.left))
-        first = self._pending[0] if self._oldest_first else by_size[0]
+    def _next_batch(self, *, questions_only: bool) -> Batch:
+        """Take the next texts out of the requests, or none: see the module's text."""
+        waiting = [pending for pending in self._pending if pending.left]
+        questions = [pending for pending in waiting if pending.is_question]
+        bulk = [pending for pending in waiting if not pending.is_question]
+        if questions_only:
+            return _take(questions)
+        if questions and (not bulk or self._questions_in_a_row < QUESTIONS_IN_A_ROW):
+            self._questions_in_a_row += 1
+            return _take(questions)
+        self._questions_in_a_row = 0
+        by_size = sorted(bulk, key=lambda pending: len(pending.left))
+        if bulk and self._oldest_first:
+            by_size.remove(bulk[0])
+            by_size.insert(0, bulk[0])
         self._oldest_first = not self._oldest_first
-        batch: Batch = []
-        for pending in [first, *(p for p in by_size if p is not first)]:
-            while pending.left and _fits(batch, pending.texts[pending.left[-1]]):
-                batch.append((pending, pending.left.pop()))
-        return batch
+        return _take(by_size)
 
     def _finish_complete(self) -> None:
         """Wake the requests that have all their vectors."""
@@ -151,6 +178,15 @@ class Batcher:
             if pending in self._pending:
                 self._pending.remove(pending)
                 pending.done.set_exception(exc)
+
+
+def _take(requests: Sequence[Pending]) -> Batch:
+    """Take what fits in one micro-batch out of ``requests``, from the first on."""
+    batch: Batch = []
+    for pending in requests:
+        while pending.left and _fits(batch, pending.texts[pending.left[-1]]):
+            batch.append((pending, pending.left.pop()))
+    return batch
 
 
 def _fits(batch: Batch, text: Ids) -> bool:

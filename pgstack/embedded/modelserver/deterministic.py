@@ -30,11 +30,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -51,24 +48,13 @@ from pgstack.embedded.modelserver.backend import (
     not_found,
 )
 from pgstack.embedded.modelserver.catalogue import full_name
-
-type Vector = npt.NDArray[np.float32]
-type Mode = Literal["words", "hash"]
+from pgstack.embedded.modelserver.deterministic_vectors import Mode, vectors
 
 _STARTED = datetime.now(UTC)
 _MODEL_CALLS = frozenset({"/api/embed", "/api/embeddings", "/api/generate", "/api/chat"})
+_SPOILS = ("html", "truncate_body", "reset", "nan")
 _MAX_WORDS = 256
 _PER_TEXT_LIMIT = 10_000
-_STOP_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be by for from how i in is it of on or that the this to was what when"
-        " where which who why will with you your",
-    )
-)
-# How much of a vector is the text's own direction: enough to tell two texts apart, too little
-# to change which is nearer.
-_OWN_SHARE = 0.05
 
 
 @dataclass
@@ -94,6 +80,7 @@ class Faults:
     wrong_dims: int = 0
     """Answer vectors of that length."""
     nan: bool | int = False
+    """Answer a first number that is none."""
     drop_one: bool | int = False
     """Answer one vector too few."""
     truncate_body: bool | int = False
@@ -130,36 +117,6 @@ class Stats:
     concurrent_max: int = 0
     cancelled: int = 0
     """Requests whose client went away before the answer."""
-
-
-def _direction(text: str, dimensions: int) -> Vector:
-    """Return a pseudo-random unit vector that depends on ``text`` alone."""
-    raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(dimensions)
-    vector = np.frombuffer(raw, np.uint8).astype(np.float32) - np.float32(127.5)
-    return vector / np.float32(np.linalg.norm(vector))
-
-
-_word_direction = lru_cache(maxsize=20_000)(_direction)
-
-
-def _words(text: str) -> list[str]:
-    """Return the words that carry meaning, plural or not."""
-    words = re.findall(r"\w+", text.lower())
-    return [w[:-1] if len(w) > 3 and w.endswith("s") else w for w in words if w not in _STOP_WORDS]
-
-
-def vector(text: str, dimensions: int, mode: Mode = "words") -> Vector:
-    """Return the unit vector of a text."""
-    own = _direction(text, dimensions)
-    words = _words(text) if mode == "words" else []
-    if not words:
-        return own
-    total = np.zeros(dimensions, np.float32)
-    for word in words:
-        total += _word_direction(word, dimensions)
-    total /= np.linalg.norm(total)
-    total += np.float32(_OWN_SHARE) * own
-    return total / np.float32(np.linalg.norm(total))
 
 
 def instance(schema: dict[str, Any] | bool, root: dict[str, Any] | None = None) -> Any:
@@ -295,9 +252,10 @@ class Deterministic:
         if not truncate and max(tokens) > _MAX_WORDS:
             raise ApiError(400, "the input length exceeds the context length")
         dimensions = self.faults.wrong_dims or self._dimensions[model.name]
-        vectors = [vector(text, dimensions, self._mode).tolist() for text in texts]
-        self._spoil(vectors)
-        return Embeddings(vectors, sum(min(n, _MAX_WORDS) for n in tokens), 0)
+        answer = vectors(texts, dimensions, self._mode)
+        if self.faults.take("drop_one"):
+            answer = answer[:-1]
+        return Embeddings(answer, sum(min(n, _MAX_WORDS) for n in tokens), 0)
 
     async def _hinder(self) -> None:
         """Fail or wait before a model call, as the faults ask."""
@@ -329,13 +287,6 @@ class Deterministic:
         for text in texts:
             if text in self.stats.per_text or len(self.stats.per_text) < _PER_TEXT_LIMIT:
                 self.stats.per_text[text] += 1
-
-    def _spoil(self, vectors: list[list[float]]) -> None:
-        """Damage an answer as the faults ask."""
-        if self.faults.take("nan"):
-            vectors[0][0] = float("nan")
-        if self.faults.take("drop_one"):
-            vectors.pop()
 
     async def write(self, request: TextRequest) -> AsyncGenerator[Piece | Finish]:
         """Write the predictable answer, a word at a time."""
@@ -422,7 +373,7 @@ class FaultyTransport:
             await self._app(scope, receive, send)
             return
         faults = self._backend.faults
-        kind = next((name for name in ("html", "truncate_body", "reset") if faults.take(name)), "")
+        kind = next((name for name in _SPOILS if faults.take(name)), "")
         collected: list[Message] = []
 
         async def through(message: Message) -> None:
@@ -479,12 +430,15 @@ async def _send_spoiled(kind: str, answer: list[Message], send: Send) -> None:
             {"type": "http"}, _never, send
         )
         return
-    half = body[: len(body) // 2]
+    if kind == "nan":
+        sent = re.sub(rb"\[([-\d.e]+)", b"[NaN", body, count=1)
+    else:
+        sent = body[: len(body) // 2]
     # "reset" promises the whole length and stops: uvicorn then cuts the connection.
-    length = len(body) if kind == "reset" else len(half)
+    length = len(body) if kind == "reset" else len(sent)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % length)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": half, "more_body": kind == "reset"})
+    await send({"type": "http.response.body", "body": sent, "more_body": kind == "reset"})
 
 
 async def _never() -> Message:

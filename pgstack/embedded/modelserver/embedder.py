@@ -20,14 +20,14 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
+from pgstack.embedded.modelserver.backend import Vectors
+
 type Ids = list[int]
-type Vectors = npt.NDArray[np.float32]
 
 MAX_TOKENS = 256
 # Characters of a text that are looked at.  256 tokens hardly ever span more: only blanks or
 # words beyond 100 letters could, and a 10 MB text must not be tokenised for its first page.
 MAX_CHARACTERS = 64 * 1024
-_THREADS = 2
 _GRAPH = Path(__file__).with_name("minilm.onnx")
 
 
@@ -76,11 +76,14 @@ class MiniLM:
         )
 
     def _options(self) -> Any:
-        """Return settings for a small shared machine: two threads that sleep when idle."""
+        """Return settings for a small shared machine: every call is computed by its caller.
+
+        Two calls at a time keep two cores as busy as one call on two threads, a little busier
+        when others use them as well: no thread waits for another at every step.
+        """
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _THREADS
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # The arena keeps the largest batch ever seen for good.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False

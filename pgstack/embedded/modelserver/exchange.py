@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any
 
-from pydantic_core import to_json
+import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -26,8 +26,9 @@ type Event = dict[str, Any]
 
 
 def json_answer(value: object, status: int = 200) -> Response:
-    """Return a JSON answer; pydantic's writer is several times faster on vectors."""
-    return Response(to_json(value), status, media_type="application/json")
+    """Return a JSON answer; numpy's arrays are written as they are, in the fewest digits."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, media_type="application/json")
 
 
 def error_answer(status: int, message: str) -> Response:
@@ -106,12 +107,12 @@ async def ndjson_answer(request: Request, events: AsyncGenerator[Event]) -> Resp
         async with aclosing(events):
             event = first
             while event is not None:
-                yield to_json(event) + b"\n"
+                yield orjson.dumps(event) + b"\n"
                 try:
                     event = await while_connected(request, following())
                 except ApiError as exc:
                     event = None
-                    yield to_json({"error": exc.message}) + b"\n"
+                    yield orjson.dumps({"error": exc.message}) + b"\n"
 
     try:
         first = await while_connected(request, following())
