@@ -141,8 +141,14 @@ begin
   ) using _plan.id;
   get diagnostics _retried = row_count;
   execute format('delete from %s', _plan.failed_queue);
+  -- skip locked: those a worker is taking up at this moment need no help.
   delete from _pgstack.work as w
-  where w.vectorizer_id = _plan.id and w.state in ('failed', 'waiting');
+  where w.vectorizer_id = _plan.id and w.digest in (
+    select o.digest
+    from _pgstack.work as o
+    where o.vectorizer_id = _plan.id and o.state in ('failed', 'waiting')
+    for update skip locked
+  );
   update _pgstack.vectorizer as v
   set problem = null, last_error = null
   where v.vectorizer_id = _plan.id;

@@ -49,7 +49,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(w.id), '{}')
   from _pgstack.worker as w
-  where w.seen_at > clock_timestamp() - _pgstack.setting_interval('lease');
+  where w.seen_at
+    between clock_timestamp() - _pgstack.setting_interval('lease') and clock_timestamp();
 $$;
 
 comment on function _pgstack.lease_holders() is
@@ -98,7 +99,8 @@ begin
           where w.vectorizer_id = $1 and w.digest = d.digest
             and case w.state
               when 'leased' then w.worker = any ($4)
-              when 'waiting' then w.due_at > clock_timestamp()
+              -- Written in the future: the clock was set back since, nobody waits for that.
+              when 'waiting' then w.due_at > clock_timestamp() and w.changed_at <= clock_timestamp()
             end
         )
         and not exists (select from ai.vectorizer as v where v.id = $1 and v.disabled)
@@ -118,7 +120,7 @@ begin
         attempts = case when w.state = 'failed' then 0 else w.attempts end
       where case w.state
         when 'leased' then (w.worker = any ($4)) is not true
-        when 'waiting' then w.due_at <= clock_timestamp()
+        when 'waiting' then w.due_at <= clock_timestamp() or w.changed_at > clock_timestamp()
         else true
       end
       returning w.digest

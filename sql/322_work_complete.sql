@@ -346,7 +346,8 @@ as $$
   ),
   paused as (
     update _pgstack.work as w
-    set state = 'waiting', due_at = clock_timestamp() + interval '250 ms'
+    set state = 'waiting', changed_at = clock_timestamp(),
+      due_at = clock_timestamp() + interval '250 ms'
     from held as h
     where w.vectorizer_id = end_leases.id and w.worker = end_leases.worker
       and w.digest = h.digest and not h.done

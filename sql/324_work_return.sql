@@ -73,10 +73,11 @@ begin
   where w.vectorizer_id = _plan.id and w.worker = work_fail.worker and w.state = 'leased'
     and w.digest = _pgstack.key_digest(q.key);
   insert into ai._vectorizer_errors (id, message, details)
-  values (
-    _plan.id, 'embedding failed',
+  select
+    v.id, 'embedding failed',
     jsonb_build_object('error_reason', work_fail.message, 'keys', to_jsonb(work_fail.keys))
-  );
+  from ai.vectorizer as v where v.id = _plan.id
+  for key share;
   update _pgstack.vectorizer as v
   set last_error = work_fail.message, last_error_at = now()
   where v.vectorizer_id = _plan.id;

@@ -27,7 +27,7 @@ as $$
   delete from _pgstack.work as w
   where w.worker = worker_stop.worker and w.state = 'leased' and w.attempts = 0;
   update _pgstack.work as w
-  set state = 'waiting', due_at = clock_timestamp()
+  set state = 'waiting', due_at = clock_timestamp(), changed_at = clock_timestamp()
   where w.worker = worker_stop.worker and w.state = 'leased';
   update _pgstack.request as r
   set state = 'posted', worker = null, leased_until = null
@@ -160,7 +160,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select extract(epoch from min(w.due_at) - clock_timestamp())::double precision
   from _pgstack.work as w
-  where w.state = 'waiting' and w.due_at > clock_timestamp();
+  where w.state = 'waiting' and w.due_at > clock_timestamp()
+    and w.changed_at <= clock_timestamp();
 $$;
 
 comment on function _pgstack.work_next_due() is

@@ -80,17 +80,17 @@ async def _run(options: WorkerOptions, meter: Meter) -> Meter:
                 began = loop.time()
                 await _until_stopped(options, server, meter, stopping)
                 return meter
-            except* (psycopg.OperationalError, psycopg.InterfaceError) as lost:
+            except* psycopg.Error as lost:
                 reason = _first(lost)
             except* ModelServerDown as down:
                 raise Unreachable(
                     f"the model server does not answer: {_first(down)}", hint="pgstack doctor"
                 ) from None
             if options.once:
-                raise Unreachable(f"the database went away: {reason}", hint="pgstack doctor")
+                raise Unreachable(f"the database failed: {reason}", hint="pgstack doctor")
             if loop.time() - began > LONGEST_RETRY:
                 pause = FIRST_RETRY  # it was there for a while
-            log.warning("the database went away, trying again in %.1f s: %s", pause, reason)
+            log.warning("the database failed, trying again in %.1f s: %s", pause, reason)
             await wait_for(stopping, pause)
             pause = min(LONGEST_RETRY, pause * 2)
     return meter

@@ -190,6 +190,11 @@ class Drain:
             log.info("%s rests for %s s: %s", batch.name, LOCKED_SECONDS, _message(exc))
             self.wishes[batch.vectorizer].rest_until = time.monotonic() + LOCKED_SECONDS
             await self._release(batch, None, blocks=False)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as exc:  # dropped under our hands, or not ours to write
+            log.warning("%s: %s", batch.name, _message(exc))
+            await self._release(batch, exc, blocks=True)
         finally:
             self.batches -= 1
             self.session.work.set()

@@ -184,7 +184,7 @@ def test_no_more_calls_at_a_time_than_allowed(
     db.execute("insert into t select i, 'text ' || i from generate_series(1, 2000) as i")
     vectorize(db, "t", "body")
     models.misbehave(latency_ms=200)
-    start_worker(db_url, "--concurrency", "3")
+    start_worker(db_url, "--concurrency", "3").wait_until_present()
     assert fresh(db, "t")
     assert models.stats()["concurrent_max"] == 3, "as many as allowed, once the model kept up"
 
