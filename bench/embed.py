@@ -186,7 +186,7 @@ def server(runs: int, count: int) -> list[Case]:
         models = Models(url, control=False)
         for per_call in _PER_CALL:
             for in_flight in _IN_FLIGHT:
-                share = texts[: max(per_call * in_flight * 2, count // 4)]
+                share = texts[: max(per_call * in_flight * 2, count // 8)]
                 pairs = []
                 for _ in range(runs):
                     pairs.append(
