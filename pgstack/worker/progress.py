@@ -4,6 +4,7 @@ Data in and out
     ``Observer``   reads ``pgstack.vectorizer_status`` over a connection of its own
     ``Reporter``   makes a :class:`Report` of that and of the worker's :class:`Meter`
     ``every``      calls something at intervals, in a thread, while a block runs
+    ``logged``     logs now and then what was done meanwhile
 
 Nothing here runs in the worker's event loop.  A status that takes long to count is read
 seldom: watching may take a twentieth of a connection's time, no more.
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ from pgstack.worker.meter import Meter
 
 WINDOW_SECONDS = 10.0  # rates are means over this
 MOST_OF_THE_TIME = 20  # a status that took 1 s is read again after 20 s
+LOG_SECONDS = 10.0
 
 log = logging.getLogger("pgstack.worker")
 
@@ -225,3 +227,16 @@ def every(seconds: float, act: Callable[[], Any]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def logged(meter: Meter, *, seconds: float = LOG_SECONDS) -> AbstractContextManager[None]:
+    """Log now and then, while the block runs, how many rows were written; nothing if none were."""
+    told = meter.totals()
+
+    def tell() -> None:
+        nonlocal told
+        before, told = told, meter.totals()
+        if rows := told.rows - before.rows:
+            log.info("%s rows so far, %.1f a second", f"{told.rows:,}", rows / seconds)
+
+    return every(seconds, tell)
