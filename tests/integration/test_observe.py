@@ -15,7 +15,7 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -23,6 +23,7 @@ import psycopg
 import pytest
 
 from pgstack.db import connect
+from pgstack.worker.progress import Observer, Seen
 from tests.integration.conftest import Models, value
 from tests.integration.test_worker import await_status, fresh, rows, status, vectorize
 
@@ -267,6 +268,34 @@ def test_json_tells_progress_and_a_summary(
         "eta_seconds", "last_error",
     }  # fmt: skip
     assert (blog["name"], blog["state"], blog["failed"]) == ("blog", "fresh", 0)
+
+
+def test_chunks_that_keep_their_vector_are_counted(db: Connection, command: Command) -> None:
+    db.execute("create table long (id int primary key, body text)")
+    db.execute("insert into long values (1, repeat('Some words. ', 200) || 'The end.')")
+    vectorize(db, "long", "body", chunk_overlap=0)
+
+    def done() -> dict[str, Any]:
+        out, _ = command("--once", "--json").communicate(timeout=60)
+        return dict(json.loads(out.splitlines()[-1]))
+
+    first = done()
+    db.execute("update long set body = body || ' Or not.'")
+    again = done()
+    assert first["chunks"] == again["chunks"] == again["kept"] + 1
+    assert again["texts"] == 1
+    assert again["tokens"] > 0
+
+
+def test_a_database_that_is_silent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgstack.worker.progress.PATIENCE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as stack:
+        port = silent.getsockname()[1]
+        observer = stack.enter_context(closing(Observer(f"postgresql://127.0.0.1:{port}/x")))
+        assert observer.seen(max_age=0) == Seen()
+        assert observer.seen(max_age=0) == Seen()
+        conn, _ = silent.accept()
+        conn.close()
 
 
 def test_a_worker_that_runs_on_sums_up_when_it_is_stopped(
