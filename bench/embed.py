@@ -7,7 +7,7 @@ client         CPU time from texts to a parameter of PostgreSQL, per 1,000 texts
                ours, vectors in binary, beside the ollama package's own call and vectors in text.
 server         texts a second of the embedded server with all-minilm on package descriptions of
                Debian, by texts a call and calls in flight, beside the model computing the same
-               texts in this process with nothing in between.
+               texts in this process with nothing in between; and the CPU time of both.
 question       milliseconds for one short text while 2 callers keep the server busy with calls of
                64 texts, beside the same on an idle server.
 deterministic  texts a second of the deterministic server, beside one call of 256 at a time.
@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,23 @@ def _reading(body: bytes, runs: int) -> Case:
 # -- server ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How long some texts took."""
+
+    texts: int
+    seconds: float
+    cpu_seconds: float
+
+    def per_second(self) -> float:
+        """Return texts a second."""
+        return self.texts / self.seconds
+
+    def cpu_ms(self) -> float:
+        """Return CPU milliseconds a text."""
+        return self.cpu_seconds * 1000 / self.texts
+
+
 @contextlib.contextmanager
 def real_server() -> Iterator[str]:
     """Run the embedded server with the real model, loaded; gives its URL."""
@@ -157,8 +176,8 @@ def real_server() -> Iterator[str]:
         yield url
 
 
-def model_alone(texts: Sequence[str]) -> float:
-    """Return the texts a second of the model in this process: two calls of it at a time."""
+def model_alone(texts: Sequence[str]) -> Speed:
+    """Return how fast the model is in this process: two calls of it at a time."""
     from pgstack.embedded.modelserver import catalogue
     from pgstack.embedded.modelserver.batching import MAX_TEXTS, MAX_TOKENS
     from pgstack.embedded.modelserver.embedder import MiniLM
@@ -167,7 +186,7 @@ def model_alone(texts: Sequence[str]) -> float:
     assert description is not None
     model = MiniLM(_MODELS / description.folder)
     model.embed(model.tokenize(texts[:1], truncate=True))
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     batches: list[list[list[int]]] = [[]]
     for ids in sorted(model.tokenize(texts, truncate=True), key=len):
         if len(batches[-1]) == MAX_TEXTS or len(ids) * (len(batches[-1]) + 1) > MAX_TOKENS:
@@ -175,7 +194,24 @@ def model_alone(texts: Sequence[str]) -> float:
         batches[-1].append(ids)
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(model.embed, filter(None, batches)))
-    return len(texts) / (time.perf_counter() - began)
+    return Speed(len(texts), time.perf_counter() - began, time.process_time() - cpu)
+
+
+def server_speed(models: Models, texts: Sequence[str], per_call: int, in_flight: int) -> Speed:
+    """Return how fast the server is, which is the only child of this process."""
+    cpu = _cpu_of_children()
+    seconds = models.alone(texts, per_call, in_flight)
+    return Speed(len(texts), seconds, _cpu_of_children() - cpu)
+
+
+def _cpu_of_children() -> float:
+    """Return the CPU seconds of this process's children up to now."""
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def server(runs: int, count: int) -> list[Case]:
@@ -184,18 +220,18 @@ def server(runs: int, count: int) -> list[Case]:
     cases = []
     with real_server() as url:
         models = Models(url, control=False)
-        for per_call in _PER_CALL:
-            for in_flight in _IN_FLIGHT:
-                share = texts[: max(per_call * in_flight * 2, count // 4)]
-                pairs = []
-                for _ in range(runs):
-                    pairs.append(
-                        (len(share) / models.alone(share, per_call, in_flight), model_alone(share))
-                    )
-                mine, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-                case = f"server, {per_call} texts a call, {in_flight} in flight"
-                cases.append(Case(case, mine, peer, "texts/s", runs))
-                print(f"{case}: {mine:.1f} of {peer:.1f} texts/s", flush=True)
+        for per_call, in_flight in itertools.product(_PER_CALL, _IN_FLIGHT):
+            share = texts[: max(per_call * in_flight * 2, count // 8)]
+            pairs = [
+                (server_speed(models, share, per_call, in_flight), model_alone(share))
+                for _ in range(runs)
+            ]
+            shape = f"server, {per_call} texts a call, {in_flight} in flight"
+            for unit, of in (("texts/s", Speed.per_second), ("CPU ms a text", Speed.cpu_ms)):
+                mine = statistics.median(of(pair[0]) for pair in pairs)
+                peer = statistics.median(of(pair[1]) for pair in pairs)
+                cases.append(Case(shape, mine, peer, unit, runs))
+                print(f"{shape}: {mine:.1f}, model {peer:.1f} {unit}", flush=True)
     return cases
 
 

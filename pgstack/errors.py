@@ -41,7 +41,6 @@ class PgstackError(Exception):
     exit_code: int = 1
     fault: Fault | None = None  # None: no model was called
     retry_after: float | None = None
-    retryable: bool = False  # may the same call work a little later?
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -141,5 +141,4 @@ def _retry_after(header: str) -> float | None:
 def _blamed[E: PgstackError](error: E, fault: Fault) -> E:
     """Say whose fault an error is."""
     error.fault = fault
-    error.retryable = fault in (Fault.SERVER, Fault.UNCLEAR)
     return error

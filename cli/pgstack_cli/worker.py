@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,10 +14,11 @@ from pgstack_cli.output import duration, json_line, message
 
 if TYPE_CHECKING:
     from pgstack.worker.app import WorkerOptions
-    from pgstack.worker.meter import Totals
+    from pgstack.worker.meter import Meter, Totals
     from pgstack.worker.progress import Reporter
 
 REPORT_SECONDS = 1.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def worker(  # noqa: PLR0917
@@ -101,7 +102,7 @@ def _run(options: WorkerOptions, metrics: str | None, as_json: bool) -> None:
         reporter = Reporter(meter, observer)
         began = time.monotonic()
         try:
-            with _watched(reporter, as_json=as_json, once=options.once):
+            with _watched(reporter, meter, as_json=as_json, once=options.once):
                 run(options, meter)
         finally:
             if as_json:
@@ -110,26 +111,24 @@ def _run(options: WorkerOptions, metrics: str | None, as_json: bool) -> None:
                 _sum_up(meter.totals(), time.monotonic() - began)
 
 
-def _watched(reporter: Reporter, *, as_json: bool, once: bool) -> AbstractContextManager[None]:
+def _watched(
+    reporter: Reporter, meter: Meter, *, as_json: bool, once: bool
+) -> AbstractContextManager[None]:
     """Return what shows the worker's progress while it runs."""
-    from pgstack.worker.progress import every
+    import logging
+
+    from pgstack.worker.progress import every, logged
 
     if not as_json and sys.stderr.isatty():
         from pgstack_cli.worker_view import live
 
         return live(reporter, once=once)
-    _log_to_stderr()
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     if not as_json:
-        return nullcontext()
+        return logged(meter)
     reporter.report("progress")  # what the first line's rates are counted from
     return every(REPORT_SECONDS, lambda: json_line(reporter.report("progress")))
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _sum_up(done: Totals, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What ``pgstack worker`` shows on a terminal: its vectorizers, and warnings above them."""
+"""What ``pgstack worker`` shows on a terminal: its vectorizers, and its log above them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Above(logging.Handler):
     """Writes log lines above what is live."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)  # a line a batch would rush by
+        super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -42,8 +42,9 @@ def live(reporter: Reporter, *, once: bool) -> Iterator[None]:
     console = Console(stderr=True, highlight=False)
     handler = Above(console)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
+    ours = logging.getLogger("pgstack")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
     first = picture(reporter.report("progress"), once=once)
     try:
         with Live(first, console=console, auto_refresh=False, transient=True) as shown:
@@ -54,7 +55,7 @@ def live(reporter: Reporter, *, once: bool) -> Iterator[None]:
             with every(REFRESH_SECONDS, draw):
                 yield
     finally:
-        root.removeHandler(handler)
+        ours.removeHandler(handler)
 
 
 def picture(report: Report, *, once: bool) -> RenderableType:

@@ -12,6 +12,7 @@ from pgstack.errors import PgstackError
 from pgstack.models import resolve_url
 from pgstack.worker.app import WorkerOptions, run
 from pgstack.worker.meter import Meter
+from pgstack.worker.progress import Observer, logged
 
 
 @contextmanager
@@ -21,7 +22,6 @@ def metered(options: WorkerOptions, meter: Meter, address: str | None) -> Iterat
         yield
         return
     from pgstack.worker.metrics import serving
-    from pgstack.worker.progress import Observer
 
     with (
         closing(Observer(options.dsn, options.names)) as observer,
@@ -52,7 +52,7 @@ def main() -> int:
             once=args.once,
         )
         meter = Meter()
-        with metered(options, meter, args.metrics):
+        with metered(options, meter, args.metrics), logged(meter):
             run(options, meter)
     except PgstackError as exc:
         sys.stderr.write(f"error: {exc}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))

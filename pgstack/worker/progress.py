@@ -4,6 +4,7 @@ Data in and out
     ``Observer``   reads ``pgstack.vectorizer_status`` over a connection of its own
     ``Reporter``   makes a :class:`Report` of that and of the worker's :class:`Meter`
     ``every``      calls something at intervals, in a thread, while a block runs
+    ``logged``     logs now and then what was done meanwhile
 
 Nothing here runs in the worker's event loop.  A status that takes long to count is read
 seldom: watching may take a twentieth of a connection's time, no more.
@@ -14,9 +15,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ from pgstack.worker.meter import Meter
 
 WINDOW_SECONDS = 10.0  # rates are means over this
 MOST_OF_THE_TIME = 20  # a status that took 1 s is read again after 20 s
+PATIENCE_SECONDS = 5.0  # for an answer, before the last one has to do
+LOG_SECONDS = 10.0
 
 log = logging.getLogger("pgstack.worker")
 
@@ -44,13 +47,17 @@ class Seen:
 
 
 class Observer:
-    """Asks the database how vectorizers are; while it is away the last answer stands."""
+    """Asks the database how vectorizers are; while it is silent the last answer stands.
+
+    Each look is a thread: a network that stalls may keep that, but nobody who asks here.
+    """
 
     def __init__(self, dsn: str, names: Sequence[str] | None = None) -> None:
         self._dsn = dsn
         self._names = names
         self._conn: Connection | None = None
         self._lock = threading.Lock()
+        self._look: threading.Thread | None = None
         self._seen = Seen()
         self._looked = float("-inf")
         self._took = 0.0
@@ -64,19 +71,27 @@ class Observer:
             began = time.monotonic()
             age = began - self._looked
             if max_age == 0 or age >= max(max_age, MOST_OF_THE_TIME * self._took):
-                self._look()
+                self._wait_for_news()
                 self._looked = time.monotonic()
                 self._took = self._looked - began
             return self._seen
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, unless somebody still waits for an answer there."""
         with self._lock:
-            if self._conn is not None:
+            if self._conn is not None and not self._is_looking():
                 self._conn.close()
-                self._conn = None
 
-    def _look(self) -> None:
+    def _is_looking(self) -> bool:
+        return self._look is not None and self._look.is_alive()
+
+    def _wait_for_news(self) -> None:
+        if self._look is None or not self._look.is_alive():
+            self._look = threading.Thread(target=self._ask, name="pgstack watch", daemon=True)
+            self._look.start()
+        self._look.join(PATIENCE_SECONDS)
+
+    def _ask(self) -> None:
         try:
             if self._conn is None or self._conn.closed:
                 name = "pgstack worker watch"
@@ -169,7 +184,8 @@ class Reporter:
         now = time.monotonic()
         seen = self._observer.seen(max_age=0 if event == "summary" else 0.9)
         totals = self._meter.totals()
-        self._own.add(now, {"rows": totals.rows, "tokens": totals.tokens, **self._tokens()})
+        tokens_of = self._tokens(seen.statuses)
+        self._own.add(now, {"rows": totals.rows, "tokens": totals.tokens, **tokens_of})
         self._all.add(seen.at, {status.name: status.embedded_rows for status in seen.statuses})
         seconds = now - self._began
         rows, tokens = self._own.of("rows"), self._own.of("tokens")
@@ -185,10 +201,10 @@ class Reporter:
             vectorizers=[self._vectorizer(status) for status in seen.statuses],
         )
 
-    def _tokens(self) -> dict[str, float]:
-        tokens: defaultdict[str, float] = defaultdict(float)
+    def _tokens(self, statuses: Sequence[Status]) -> dict[str, float]:
+        tokens = {f"tokens {status.name}": 0.0 for status in statuses}
         for (name, _), count in list(self._meter.calls.items()):
-            tokens[f"tokens {name}"] += count.tokens
+            tokens[f"tokens {name}"] = tokens.get(f"tokens {name}", 0.0) + count.tokens
         return tokens
 
     def _vectorizer(self, status: Status) -> VectorizerReport:
@@ -225,3 +241,16 @@ def every(seconds: float, act: Callable[[], Any]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def logged(meter: Meter, *, seconds: float = LOG_SECONDS) -> AbstractContextManager[None]:
+    """Log now and then, while the block runs, how many rows were written; nothing if none were."""
+    told = meter.totals()
+
+    def tell() -> None:
+        nonlocal told
+        before, told = told, meter.totals()
+        if rows := told.rows - before.rows:
+            log.info("%s rows so far, %.1f a second", f"{told.rows:,}", rows / seconds)
+
+    return every(seconds, tell)

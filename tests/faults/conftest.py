@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,26 +43,30 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def prepare(database: Database) -> None:
-    """Start a server and make the template database of the scenarios."""
-    database.start()
-    with database.connect("postgres") as conn:
-        conn.execute("create database installed")
-    with connect(database.dsn("installed")) as conn:
-        assert install.install(conn).warnings == []
+@contextmanager
+def running(home: Home) -> Iterator[Database]:
+    """A server, with pgstack in its database ``installed``, for the length of the block."""
+    database = Database(home)
+    try:
+        database.start()
+        with database.connect("postgres") as conn:
+            conn.execute("create database installed")
+        with connect(database.dsn("installed")) as conn:
+            assert install.install(conn).warnings == []
+        yield database
+    finally:
+        database.stop()
 
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
-    """A PostgreSQL to be killed, with pgstack in its database ``installed``."""
+    """A PostgreSQL to be killed."""
     root = Path(tempfile.mkdtemp(prefix="pgstack-fault-"))
     root.chmod(0o755)
-    database = Database(Home(root / "home"))
     try:
-        prepare(database)
-        yield database
+        with running(Home(root / "home")) as database:
+            yield database
     finally:
-        database.stop()
         shutil.rmtree(root, ignore_errors=True)
 
 
@@ -98,11 +103,7 @@ def make_stack(
 
     yield make
     for stack in made:
-        stack.stop()
-        stack.database.start()
-        with stack.database.connect("postgres") as conn:
-            name = sql.Identifier(stack.dbname)
-            conn.execute(sql.SQL("drop database {} with (force)").format(name))
+        stack.discard()
 
 
 @pytest.fixture

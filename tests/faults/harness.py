@@ -45,6 +45,7 @@ class Stack:
     place: Path
     workers: list[Worker] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    discarded: bool = False
 
     @property
     def dsn(self) -> str:
@@ -289,6 +290,16 @@ class Stack:
         for worker in self.workers:
             worker.kill()
         self.workers.clear()
+
+    def discard(self) -> None:
+        """End the workers and drop the database."""
+        self.stop()
+        if not self.discarded:
+            self.discarded = True
+            self.database.start()
+            with self.database.connect("postgres") as conn:
+                name = sql.Identifier(self.dbname)
+                conn.execute(sql.SQL("drop database {} with (force)").format(name))
 
 
 def stored(conn: Connection, table: str) -> Chunks:

@@ -19,19 +19,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "crash": {"crash_if_contains": POISON},
     "hang": {"hang_if_contains": POISON},
 }
-MISSING = {
-    "error": "HTTP 500 counts against nobody: the batch is tried for ever",
-    "crash": "a broken connection counts against nobody: the batch is tried for ever",
-    "hang": "how long a call may take cannot be set",
-}
 
 
-def not_yet(way: str) -> Any:
-    """A way that today's worker does not survive."""
-    return pytest.param(way, marks=pytest.mark.xfail(strict=True, reason=MISSING[way]))
-
-
-@pytest.mark.parametrize("way", [not_yet(way) if way in MISSING else way for way in WAYS])
+@pytest.mark.parametrize("way", WAYS)
 def test_one_poisonous_row(stack: Stack, way: str) -> None:
     stack.configure(max_attempts="2")
     if way == "hang":

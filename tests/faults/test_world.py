@@ -14,7 +14,7 @@ import pytest
 
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
-from tests.faults.conftest import prepare
+from tests.faults.conftest import running
 from tests.faults.harness import Stack
 from tests.faults.servers import Database
 from tests.integration.embedded.test_places import needs_root, small_disk
@@ -65,11 +65,11 @@ def clocked(
     """A stack whose time of day is the clock's."""
     told = postgres._environment() | clock.environment
     monkeypatch.setattr(postgres, "_environment", lambda: told)
-    database = Database(Home(place / "home"))
-    prepare(database)
-    yield make_stack(database)
-    clock.jump(0)
-    database.stop()
+    with running(Home(place / "home")) as database:
+        stack = make_stack(database)
+        yield stack
+        clock.jump(0)
+        stack.discard()
 
 
 @pytest.mark.parametrize("hours", [2, -2])
@@ -112,13 +112,10 @@ def test_rows_that_wait_do_not_wait_for_the_old_time(clocked: Stack, clock: Cloc
 @pytest.fixture
 def small(make_stack: MakeStack, place: Path) -> Iterator[tuple[Stack, Path]]:
     """A stack on a disk of its own, and where that is mounted."""
-    with small_disk(place, "size=400m") as disk:
-        database = Database(Home(disk / "home"))
-        prepare(database)
+    with small_disk(place, "size=400m") as disk, running(Home(disk / "home")) as database:
         stack = make_stack(database)
         yield stack, disk
-        stack.stop()
-        database.stop()
+        stack.discard()
 
 
 def fill(disk: Path) -> Path:

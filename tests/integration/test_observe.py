@@ -14,8 +14,8 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -23,6 +23,7 @@ import psycopg
 import pytest
 
 from pgstack.db import connect
+from pgstack.worker.progress import Observer, Seen
 from tests.integration.conftest import Models, value
 from tests.integration.test_worker import await_status, fresh, rows, status, vectorize
 
@@ -46,6 +47,7 @@ def test_the_ledger_tells_what_models_did_for_whom(
     db.execute("insert into t select i, 'row ' || i from generate_series(1, 50) as i")
     vectorize(db, "t", "body")
     worker = start_worker(db.info.dsn)
+    worker.wait_until_present()
     assert fresh(db, "t")
     db.execute("select pgstack.embed('a question')")
     assert worker.stop() == 0
@@ -56,7 +58,7 @@ def test_the_ledger_tells_what_models_did_for_whom(
         (today, "t", 50, 0),
     ]
     assert value(db, "select bool_and(calls > 0 and seconds > 0) from pgstack.usage")
-    assert value(db, "select tokens > 0 from pgstack.usage where vectorizer = ''")
+    assert value(db, "select min(tokens) >= 2 and max(tokens) >= 100 from pgstack.usage")
 
 
 def test_the_ledger_is_kept_while_the_worker_runs(db: Connection, worker: Any) -> None:
@@ -216,15 +218,27 @@ def queued(db: Connection) -> str:
     return "blog"
 
 
-def command(db: Connection, models_url: str, *options: str) -> subprocess.Popen[str]:
-    """``pgstack worker`` with its output in pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pgstack_cli", "worker", "-d", db.info.dsn, *options],
-        env={**os.environ, "OLLAMA_HOST": models_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Command = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def command(db: Connection, models_url: str) -> Iterator[Command]:
+    """``pgstack worker`` on the database of ``db``, with its output in pipes."""
+    with ExitStack() as stack:
+
+        def start(*options: str, models_url: str = models_url) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pgstack_cli", "worker", "-d", db.info.dsn, *options],
+                env={**os.environ, "OLLAMA_HOST": models_url},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 COUNTS = {
@@ -235,10 +249,10 @@ COUNTS = {
 
 
 def test_json_tells_progress_and_a_summary(
-    db: Connection, models_url: str, models: Models, queued: str
+    db: Connection, command: Command, models: Models, queued: str
 ) -> None:
     models.misbehave(latency_ms=1500)
-    process = command(db, models_url, "--once", "--json")
+    process = command("--once", "--json")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
@@ -256,10 +270,39 @@ def test_json_tells_progress_and_a_summary(
     assert (blog["name"], blog["state"], blog["failed"]) == ("blog", "fresh", 0)
 
 
+def test_chunks_that_keep_their_vector_are_counted(db: Connection, command: Command) -> None:
+    db.execute("create table long (id int primary key, body text)")
+    db.execute("insert into long values (1, repeat('Some words. ', 200) || 'The end.')")
+    vectorize(db, "long", "body", chunk_overlap=0)
+
+    def done() -> dict[str, Any]:
+        out, _ = command("--once", "--json").communicate(timeout=60)
+        return dict(json.loads(out.splitlines()[-1]))
+
+    first = done()
+    db.execute("update long set body = body || ' Or not.'")
+    again = done()
+    assert first["chunks"] == again["chunks"] == again["kept"] + 1
+    assert again["texts"] == 1
+    assert again["tokens"] > 0
+
+
+def test_a_database_that_is_silent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgstack.worker.progress.PATIENCE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as stack:
+        port = silent.getsockname()[1]
+        observer = stack.enter_context(closing(Observer(f"postgresql://127.0.0.1:{port}/x")))
+        assert observer.seen(max_age=0) == Seen()
+        assert observer.seen(max_age=0) == Seen()
+        conn, _ = silent.accept()
+        conn.close()
+
+
 def test_a_worker_that_runs_on_sums_up_when_it_is_stopped(
-    db: Connection, models_url: str, queued: str
+    db: Connection, command: Command, queued: str
 ) -> None:
-    process = command(db, models_url, "--json")
+    process = command("--json")
+    await_value(db, "select _pgstack.worker_present()")
     assert fresh(db, "blog")
     process.terminate()
     out, err = process.communicate(timeout=30)
@@ -268,11 +311,11 @@ def test_a_worker_that_runs_on_sums_up_when_it_is_stopped(
 
 
 def test_once_with_failed_rows_ends_with_1_and_names_the_next_command(
-    db: Connection, models_url: str, models: Models, queued: str
+    db: Connection, command: Command, models: Models, queued: str
 ) -> None:
     models.misbehave(fail_if_contains="text 7", fail_if_status=400)
     db.execute("delete from blog where id > 10")
-    process = command(db, models_url, "--once")
+    process = command("--once")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "embedded 9 rows in 9 chunks (0 kept)" in err
@@ -291,9 +334,9 @@ def test_once_with_failed_rows_ends_with_1_and_names_the_next_command(
 
 
 def test_once_out_of_reach_ends_with_3_and_a_summary(
-    db: Connection, models_url: str, queued: str
+    db: Connection, command: Command, queued: str
 ) -> None:
-    process = command(db, "http://127.0.0.1:1", "--once", "--json")
+    process = command("--once", "--json", models_url="http://127.0.0.1:1")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert json.loads(out.splitlines()[-1])["event"] == "summary"
@@ -321,16 +364,17 @@ def test_a_terminal_shows_the_vectorizers(db: Connection, models_url: str, queue
     assert b"tokens/s" in text
     assert b"blog" in text
     assert b"rows" in text.splitlines()[-1]
-    assert b"INFO" not in text
+    assert b"connected, model server" in text
 
 
 def test_metrics_are_served_as_long_as_the_worker_runs(
-    db: Connection, models_url: str, queued: str
+    db: Connection, command: Command, queued: str
 ) -> None:
-    process = command(db, models_url, "--metrics", "0")
+    process = command("--metrics", "0")
     assert process.stderr is not None
     url = process.stderr.readline().split()[-1]
     assert url.startswith("http://127.0.0.1:")
+    await_value(db, "select _pgstack.worker_present()")
     assert fresh(db, "blog")
     with urllib.request.urlopen(url, timeout=10) as answer:
         text = answer.read().decode()
@@ -344,10 +388,10 @@ def test_metrics_are_served_as_long_as_the_worker_runs(
         urllib.request.urlopen(url, timeout=10)
 
 
-def test_metrics_at_a_busy_port_are_refused(db: Connection, models_url: str) -> None:
+def test_metrics_at_a_busy_port_are_refused(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = command(db, models_url, "--once", "--metrics", str(port))
+        process = command("--once", "--metrics", str(port))
         _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert err.startswith(f"error: cannot serve metrics at 127.0.0.1:{port}: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import time
 import urllib.request
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from pgstack.errors import UsageError
 from pgstack.vectorizers import Status
 from pgstack.worker.meter import Meter
 from pgstack.worker.metrics import parse_address, serving
-from pgstack.worker.progress import Observer, Rates, Report, Reporter, Seen, every
+from pgstack.worker.progress import Observer, Rates, Report, Reporter, Seen, every, logged
 
 
 class Told:
@@ -101,6 +102,18 @@ def test_a_reader_that_leaves_ends_the_reports() -> None:
         while not acts:
             pass
     assert acts == [1]
+
+
+def test_the_log_tells_of_rows_that_were_written_and_of_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    meter = Meter()
+    with caplog.at_level(logging.INFO), logged(meter, seconds=0.01):
+        meter.wrote("blog", rows=1234, chunks=1234)
+        while not caplog.messages:
+            time.sleep(0.001)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("1,234 rows so far, 123400.0 a second")
 
 
 # --------------------------------------------------------------------------- on a terminal
