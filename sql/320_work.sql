@@ -338,7 +338,9 @@ begin
     $sql$,
     _plan.content_json, case when _plain then 'null::jsonb' else _plan.content_vars end,
     _plan.content_column, _plan.source, _plan.key_record, _plan.key_match,
-    case when _plain then 'null::text' else '_pgstack.fill_template($2, c.chunk, s.vars)' end,
+    case when _plain then 'null::text'
+      else 'case when c.chunk is not null then _pgstack.fill_template($2, c.chunk, s.vars) end'
+    end,
     _pgstack.known_expression(_plan)
   ) using
     work_load.keys,

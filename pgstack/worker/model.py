@@ -42,6 +42,7 @@ LEAST_CHARACTERS = 2_000
 MOST_CHARACTERS = 1_000_000
 REMEMBERED = 4096  # vectors, for equal texts that come soon after one another
 LONGEST_PAUSE = 30.0
+LOOK_SECONDS = 0.5  # whether a server that is gone is back
 YIELD_SECONDS = 5.0  # a flood of questions may hold bulk work up that long, not for ever
 DIGEST_SECONDS = 60.0
 GIVE_UP_AFTER = 5  # pauses in a row, for a worker that runs once
@@ -92,6 +93,7 @@ class Model:
     mean_characters: float = 500.0
     failures: int = 0  # calls in a row that found the server unable
     resting: bool = False
+    rested: bool = False  # and has not answered since
     given_up: str | None = None  # why, for a worker that runs once
     called_at: float = 0.0
     _digest: str | None = None
@@ -219,8 +221,9 @@ class Model:
             fit = self.characters * CALL_SECONDS / max(seconds, 0.001)
             bounded = min(max(fit, self.characters / 2), self.characters * 2)
             self.characters = min(max(bounded, LEAST_CHARACTERS), MOST_CHARACTERS)
-        if self.failures:
-            self.failures = 0
+        self.failures = 0
+        if self.rested:
+            self.rested = False
             log.info("%s answers again", self.configuration.model)
             await self.session.fetch(queries.BREAKER_CLOSE, *self._where())
 
@@ -264,37 +267,61 @@ class Model:
         for wanted in reversed(taken):
             wanted.at_most = min(wanted.at_most, at_most)
             self.line.appendleft(wanted)
+        if self.session.stopping.is_set() or self.given_up:
+            self.stop()
 
     async def _judge(self, wanted: Wanted, exc: PgstackError) -> None:
         """Blame a text that broke a call alone, unless the model breaks on anything."""
-        try:
-            await self._embed([PROBE])
-        except PgstackError as broken:
-            if broken.fault is Fault.SERVER:
-                _refuse(wanted, exc)  # down right after this text, which may be why
+        while not (self.session.stopping.is_set() or self.given_up):
+            try:
+                await self._embed([PROBE])
+            except PgstackError as broken:
+                await self._rest(broken)
+                if broken.fault is not Fault.SERVER:
+                    break
             else:
-                self._put_back([wanted])
-            await self._rest(broken)
-        else:
-            _refuse(wanted, exc)
+                _refuse(wanted, exc)
+                return
+        self._put_back([wanted])
 
     async def _rest(self, exc: PgstackError) -> None:
         """Open the breaker: leave the model alone for a while, longer each time."""
         self.limit = 1.0
         if self.resting:
             return  # another call that was under way failed as well
+        self.resting = True
         self.failures += 1
         if self.session.once and self.failures >= GIVE_UP_AFTER:
             self.given_up = str(exc)
             self.stop()
+            return
         pause = min(LONGEST_PAUSE, 0.25 * 2 ** min(self.failures, 10))
         pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
         pause = max(pause, exc.retry_after or 0.0)
         log.warning("%s rests for %.1f s: %s", self.configuration.model, pause, exc)
-        self.resting = True
+        self.rested = True
         await self.session.fetch(queries.BREAKER_OPEN, *self._where(), str(exc), pause)
-        await wait_for(self.session.stopping, pause)
-        self.resting = self.given_up is not None
+        if await self._pause(pause) and exc.fault is Fault.SERVER:
+            self.failures -= 1
+        self.resting = False
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait, but no longer than until a server that is gone is back; True: it came back."""
+        until = time.monotonic() + seconds
+        gone = not await self._server_answers()
+        while (left := until - time.monotonic()) > 0 and not self.session.stopping.is_set():
+            await wait_for(self.session.stopping, min(LOOK_SECONDS, left) if gone else left)
+            if gone and await self._server_answers():
+                return True
+        return False
+
+    async def _server_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self.server.version()
+        except (PgstackError, TimeoutError):
+            return False
+        return True
 
     def _where(self) -> tuple[object, ...]:
         return self.session.worker, self.server.url, self.configuration.model
