@@ -84,18 +84,38 @@ as $$
 declare
   _row record;
 begin
+  if tg_level = 'ROW' then
+    if to_regclass(%1$L) is null then
+      return null;
+    end if;
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and (%7$s) then
+      _row := old;
+      %6$s
+      %8$s
+    end if;
+    if tg_op <> 'DELETE' then
+      insert into %1$s (%4$s) values (%9$s);
+    end if;
+    return null;
+  end if;
   if tg_when = 'BEFORE' then
     if current_setting('transaction_isolation') <> 'read committed' or exists (
-      with recursive tree (relation) as (
-        select tg_relid
-        union
-        select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relation
-      )
-      select from tree as t
-      join pg_trigger as g on g.tgrelid = t.relation
-      where g.tgtype & 19 = 19 and g.tgenabled <> 'D'
+      select from pg_trigger as g
+      where g.tgrelid = tg_relid and g.tgtype & 19 = 19 and g.tgenabled <> 'D'
     ) then
       perform set_config('pgstack.compare', 'on', true);
+    elsif tg_argv[0] <> 'lone' then
+      perform set_config('pgstack.compare', 'on', true)
+      from pg_trigger as g
+      where g.tgtype & 19 = 19 and g.tgenabled <> 'D' and g.tgrelid in (
+        with recursive tree (relation) as (
+          select tg_relid
+          union
+          select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relation
+        )
+        select t.relation from tree as t
+      )
+      limit 1;
     end if;
     return null;
   end if;
@@ -103,7 +123,7 @@ begin
     return null;
   end if;
   if tg_op = 'TRUNCATE' then
-    if tg_argv[0] = 'root' and not exists (
+    if tg_argv[0] <> 'part' and not exists (
       select from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
       where i.inhparent = tg_relid and not c.relispartition
     ) then
@@ -112,26 +132,13 @@ begin
     else
       %3$s
     end if;
-    return null;
-  end if;
-  if tg_level = 'STATEMENT' then
-    if tg_op = 'INSERT' then
-      insert into %1$s (%4$s) select %5$s from new_rows as r;
-    else
-      for _row in select %5$s from old_rows as r loop
-        %6$s
-      end loop;
-      insert into %1$s (%4$s) select %5$s from old_rows as r;
-    end if;
-    return null;
-  end if;
-  if tg_op = 'DELETE' or tg_op = 'UPDATE' and (%7$s) then
-    _row := old;
-    %6$s
-    %8$s
-  end if;
-  if tg_op <> 'DELETE' then
-    insert into %1$s (%4$s) select %9$s;
+  elsif tg_op = 'INSERT' then
+    insert into %1$s (%4$s) select %5$s from new_rows as r;
+  else
+    for _row in select %5$s from old_rows as r loop
+      %6$s
+    end loop;
+    insert into %1$s (%4$s) select %5$s from old_rows as r;
   end if;
   return null;
 end;
@@ -145,7 +152,7 @@ end;
       then format('delete from %s as r where %s;', plan.target, x.same) end,
     x.changed,
     case when plan.has_table
-      then format('insert into %s (%s) select %s;', plan.queue, plan.key_list, x.of_old) end,
+      then format('insert into %s (%s) values (%s);', plan.queue, plan.key_list, x.of_old) end,
     x.of_new
   )
   from (

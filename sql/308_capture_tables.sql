@@ -78,7 +78,8 @@ begin
     execute format(
       'create or replace trigger %I %s on %s %s execute function ai.%I(%L)',
       format('_pgstack_%s_%s', _trigger.name, plan.id), _trigger.event, member, _trigger.clauses,
-      '_pgstack_capture_' || plan.id, case when _is_root then 'root' else 'part' end
+      '_pgstack_capture_' || plan.id,
+      case when not in_tree then 'lone' when _is_root then 'root' else 'part' end
     );
   end loop;
 end;
