@@ -91,8 +91,10 @@ def test_many_short_requests_share_a_micro_batch() -> None:
     async def main() -> None:
         model = Fake()
         batcher = Batcher(model, lanes=1)
-        first = [ask(batcher, [0]), ask(batcher, [1])]  # both lanes are busy now
-        await begun(model, 2)
+        first = []
+        for number in (0, 1):  # one after the other: both lanes are busy then
+            first.append(ask(batcher, [number]))
+            await begun(model)
         others = [ask(batcher, [n]) for n in range(2, 10)]
         await pending(batcher, 10)
         release(model)
@@ -132,8 +134,10 @@ def test_questions_go_before_bulk_work_but_do_not_starve_it() -> None:
         held = ask(batcher, [999])  # their own lane is busy for the whole test
         await begun(model)
         # As long as that each is a micro-batch of its own.
-        questions = [ask(batcher, [1000 + n], 200) for n in range(8)]
-        await pending(batcher, 10)
+        questions = []
+        for n in range(8):
+            questions.append(ask(batcher, [1000 + n], 200))
+            await pending(batcher, 3 + n)
         for _ in range(14):
             model.gate.release()
             await begun(model)
