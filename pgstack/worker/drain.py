@@ -317,7 +317,7 @@ class Drain:
         if fault is Fault.SETUP:
             await self._release(row, exc, blocks=True)
             return
-        message = _message(exc)
+        message = _message(exc, *(chunk.text for chunk in row.chunks if chunk.text))
         log.warning("%s: a row was refused: %s", row.name, message)
         self.session.meter.row_failed(row.name)
         await self.session.fetch(
@@ -343,5 +343,9 @@ class Drain:
         )
 
 
-def _message(exc: BaseException) -> str:
-    return str(exc).strip().partition("\n")[0] or type(exc).__name__
+def _message(exc: BaseException, *texts: str) -> str:
+    """Return an error in a line.  Others than a row's readers see it: its text stays out."""
+    message = str(exc).strip().partition("\n")[0] or type(exc).__name__
+    for text in texts:
+        message = message.replace(text, "...")
+    return message[:500]

@@ -35,7 +35,7 @@ from pgstack.models import EmbedResult, ModelServer
 from pgstack.vectors import Vector
 from pgstack.worker.session import Session, log, wait_for
 
-CALL_SECONDS = 0.5
+CALL_SECONDS = 1.0
 MOST_TEXTS = 256
 FIRST_CHARACTERS = 16_000
 LEAST_CHARACTERS = 2_000

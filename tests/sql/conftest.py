@@ -12,11 +12,13 @@ from psycopg import sql
 
 Conn = psycopg.Connection[Any]
 
-CLAIM: LiteralString = "select vectorizer_id, keys::text[] from _pgstack.work_claim(%s, null, 64)"
-# What a worker does, with the vectors [1,1,...] for every chunk.
+CLAIM: LiteralString = (
+    "select vectorizer_id, keys::text[] from _pgstack.work_claim(%s, null, '{}', '{}')"
+)
+# What a worker does, with the vectors [1,1,...] for every text.
 COMPLETE: LiteralString = """
     with loaded as materialized (
-      select * from _pgstack.work_load(%(id)s, %(keys)s::jsonb[])
+      select * from _pgstack.work_load(%(id)s, %(keys)s::jsonb[], null)
     )
     select _pgstack.work_complete(
       %(worker)s, %(id)s, %(keys)s::jsonb[],
@@ -24,14 +26,14 @@ COMPLETE: LiteralString = """
         select array_agg(v.version order by v.nr)
         from (select distinct l.nr, l.version from loaded as l) as v
       ),
-      array_agg(l.nr) filter (where l.chunk is not null),
-      array_agg(l.chunk_seq) filter (where l.chunk is not null),
-      array_agg(l.start_char) filter (where l.chunk is not null),
-      array_agg(l.end_char) filter (where l.chunk is not null),
-      array_agg(l.chunk) filter (where l.chunk is not null),
-      array_agg(array_fill(1, array[p.dimensions])::vector::text)
-        filter (where l.chunk is not null),
-      0
+      array_agg(l.nr) filter (where l.digest is not null),
+      array_agg(l.chunk_seq) filter (where l.digest is not null),
+      array_agg(l.start_char) filter (where l.digest is not null),
+      array_agg(l.end_char) filter (where l.digest is not null),
+      array_agg(l.digest) filter (where l.digest is not null),
+      array_agg(l.chunk) filter (where l.digest is not null),
+      array_agg(case when l.wanted then array_fill(1, array[p.dimensions])::vector end)
+        filter (where l.digest is not null)
     )
     from loaded as l
     cross join _pgstack.vectorizer_plan as p

@@ -310,12 +310,12 @@ def test_a_paused_vectorizer_queues_and_waits(docs: Conn, drain: Drain) -> None:
 def test_failed_rows_are_tried_again(docs: Conn, drain: Drain) -> None:
     vectorizer = create(docs)
     [(keys,)] = rows(
-        docs, "select keys::text[] from _pgstack.work_claim(gen_random_uuid(), null, 9)"
+        docs, "select keys::text[] from _pgstack.work_claim(gen_random_uuid(), null, '{}', '{}')"
     )
     [(worker,)] = rows(docs, "select distinct worker from _pgstack.work")
     docs.execute(
         "select _pgstack.work_fail(%(w)s, %(v)s, %(k)s::jsonb[], ("
-        "select array_agg(version order by nr) from _pgstack.work_load(%(v)s, %(k)s::jsonb[])), "
+        "select array_agg(version order by nr) from _pgstack.work_load(%(v)s, %(k)s::jsonb[], null)), "
         "'no good', true)",
         {"w": worker, "v": vectorizer, "k": keys},
     )
