@@ -38,8 +38,9 @@ test: setup-dev ## Run the tests; with CI=true the slow ones too
 test-slow: setup-dev ## Run only the slow tests: the wheel, a newcomer's first minutes
 	@$(PYTEST) -m "slow and not soak" $(ARGS)
 
-soak: setup-dev ## Run the endurance tests
-	@$(PYTEST) -m soak --timeout=0 $(ARGS)
+# PGSTACK_SOAK_MINUTES=60, or PGSTACK_FAULT_RUNS=20 for so many runs of the suite.
+soak: setup-dev ## Run the faults suite over and over, and the endurance test beside it
+	@$(PYTHON) -m tests.faults.soak $(ARGS)
 
 check: lint test ## Run everything a commit must pass: format, lint, types, tests
 

@@ -6,6 +6,7 @@
 Runs alternate; each has a fresh table; figures are medians.  Seconds are those of the whole
 command, `worker --once`, from start to exit.  Where our worker is held against the model server
 alone, it runs already: seconds from the commit of the rows until the last one is searchable.
+Verdicts use the median ratio of runs made one after the other.
 There is no vector index on either side: pgai builds none here.
 """
 
@@ -167,6 +168,16 @@ def seconds(works: Sequence[Work]) -> float:
     return statistics.median(work.seconds for work in works)
 
 
+def times_of(their: Sequence[float], our: Sequence[float]) -> float:
+    """Return the median, over pairs of runs made one after the other, of theirs / ours."""
+    return statistics.median(t / o for t, o in zip(their, our, strict=True))
+
+
+def slower(their: Sequence[Work], our: Sequence[Work]) -> float:
+    """Return how many times as long theirs took as ours."""
+    return times_of([work.seconds for work in their], [work.seconds for work in our])
+
+
 def case_a(bench: Bench) -> None:
     """Instant model, short rows."""
     ours, peer, best = (seconds(works) for works in bench.short)
@@ -178,6 +189,8 @@ def case_a(bench: Bench) -> None:
         lambda: bench.models.alone(rows, *shape),
     )
     net, least = statistics.median(running), statistics.median(alone)
+    at_one, at_best = (slower(works, bench.short[0]) for works in bench.short[1:])
+    share = times_of(alone, running)
     starts = bench.alternate(lambda: embed(bench.ours, []), lambda: embed(bench.peer, []))
     what = f"(a) {bench.rows:,} short rows, instant model"
     bench.add(f"{what}, concurrency 1", ours, peer, "s")
@@ -189,8 +202,8 @@ def case_a(bench: Bench) -> None:
     )
     bench.goal(
         "(a) 5x pgai at concurrency 1 and 2x its best, or 90 % of the model server's own speed",
-        f"{peer / ours:.1f}x and {best / ours:.1f}x, or {least / net:.0%}",
-        reached=(peer >= 5 * ours and best >= 2 * ours) or least >= 0.9 * net,
+        f"{at_one:.1f}x and {at_best:.1f}x, or {share:.0%}",
+        reached=(at_one >= 5 and at_best >= 2) or share >= 0.9,
     )
 
 
@@ -207,18 +220,21 @@ def case_b(bench: Bench) -> None:
         lambda: embed(bench.ours, rows, latency_ms=LATENCY_MS),
         lambda: embed(bench.peer, rows, latency_ms=LATENCY_MS),
     )
-    net, least = map(statistics.median, zip(*bench.alternate(running_and_alone)[0], strict=True))
+    pairs = bench.alternate(running_and_alone)[0]
+    running, alone = ([pair[i] for pair in pairs] for i in (0, 1))
+    faster, over = slower(peer, ours), times_of(running, alone) - 1
     took, theirs = seconds(ours), seconds(peer)
     what = f"(b) {len(rows):,} rows, {LATENCY_MS} ms a call"
     bench.add(f"{what}, concurrency 1", took, theirs, "s")
-    bench.add(f"{what}; the same calls alone", net, least, "s")
+    least = statistics.median(alone)
+    bench.add(f"{what}; the same calls alone", statistics.median(running), least, "s")
     for side, works in ((bench.ours, ours), (bench.peer, peer)):
         asked = works[-1].asked
         bench.notes.append(f"(b) {side.name}: {asked.calls} calls, {asked.in_flight} in flight")
     bench.goal(
         "(b) 4x pgai at equal concurrency, within 10 % of what the model's latency allows",
-        f"{theirs / took:.1f}x, {net / least - 1:+.0%}",
-        reached=theirs >= 4 * took and net <= 1.1 * least,
+        f"{faster:.1f}x, {over:+.0%}",
+        reached=faster >= 4 and over <= 0.1,
     )
 
 
@@ -284,13 +300,14 @@ def case_e(bench: Bench) -> None:
     bench.add(f"{what}; no trigger", mine, none, "s")
     bench.add(f"{what}: texts to embed", max(texts), min(queued), "texts")
     bench.notes.append(f"(e) pgai's triggers make that update {theirs / none:.1f}x as long")
+    longer = times_of(updates[0], updates[2])
     loaded, their_load, plain = map(statistics.median, loads)
     bench.add(f"(e) load {many:,} rows", loaded, their_load, "s")
     bench.add(f"(e) load {many:,} rows; no trigger", loaded, plain, "s")
     bench.goal(
         "(e) an update within 1.5x of no trigger, no text embedded",
-        f"{mine / none:.2f}x, {max(texts)} texts (a bulk load: {loaded / plain:.2f}x)",
-        reached=mine <= 1.5 * none and max(texts) == 0,
+        f"{longer:.2f}x, {max(texts)} texts (a bulk load: {times_of(loads[0], loads[2]):.2f}x)",
+        reached=longer <= 1.5 and max(texts) == 0,
     )
 
 
@@ -363,14 +380,15 @@ def case_g(bench: Bench) -> None:
         )
     mine, theirs = map(seconds, works)
     net, alone = map(statistics.median, times)
+    share = times_of(times[1], times[0])
     what = f"(g) all-minilm, {len(chunks)} chunks of real text"
     bench.add(what, mine, theirs, "s")
     bench.add(f"{what}; model server alone", net, alone, "s")
     bench.notes.append(f"(g) alone: {len(chunks) / alone:.1f} texts/s with {shape[0]} a call")
     bench.goal(
         "(g) 95 % of the model server's own speed",
-        f"{alone / net:.0%}",
-        reached=alone >= 0.95 * net,
+        f"{share:.0%}",
+        reached=share >= 0.95,
     )
 
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 
 from pgstack.embedded import account, conf, logs, tree
 from pgstack.embedded.account import Account
@@ -294,7 +294,7 @@ def _end_orphans(home: Home, who: Account) -> None:
 
 def _await_ready(home: Home) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not ((found := _pid_file(home)) and found.ready):
+    while not ((found := _pid_file(home)) and found.ready and _takes_connections(home)):
         if listener(home) is None:
             raise _failed(
                 home, "PostgreSQL ended while it started", logs.read_from(home.postgres_log)
@@ -305,6 +305,11 @@ def _await_ready(home: Home) -> None:
                 hint="pgstack logs   # then again: pgstack up",
             )
         time.sleep(0.05)
+
+
+def _takes_connections(home: Home) -> bool:
+    """Ask the server itself: its pid file says "ready" while it recovers from a crash."""
+    return pq.PGconn.ping(dsn(home, SUPERUSER).encode()) == pq.Ping.OK
 
 
 def _require_port(home: Home, wanted: int | None) -> None:

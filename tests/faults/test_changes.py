@@ -175,7 +175,7 @@ STATEMENTS = (
     "select pgstack.pause_vectorizer('t')",
     "select pgstack.resume_vectorizer('t')",
     "select pgstack.retry_vectorizer('t')",
-    "lock table t, t_embedding_store in access exclusive mode",
+    "begin; lock table t, t_embedding_store; commit",
     "truncate t",
     "select pgstack.drop_vectorizer('t', drop_data => true)",
 )

@@ -38,7 +38,7 @@ def test_one_poisonous_row(stack: Stack, way: str) -> None:
         row = stack.status()
         return (row["pending"], row["failed"]) == (0, 1)
 
-    stack.wait(isolated, "all but the poisonous row are embedded, and it is set aside", seconds=20)
+    stack.wait(isolated, "all but the poisonous row are embedded, and it is set aside", seconds=60)
     stack.compare(failed=1)
     assert stack.status()["last_error"]
     assert stack.execute("select count(*) > 0 from ai.vectorizer_errors where name = 't'") == [

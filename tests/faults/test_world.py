@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import struct
 import subprocess
@@ -90,7 +90,7 @@ def test_the_clock_jumps(clocked: Stack, clock: Clock, hours: int) -> None:
         killed.kill()
         clocked.start_worker(**clock.environment)
         clocked.wait_for_progress()
-    clocked.settle()
+    clocked.settle(seconds=30)
     clocked.stop()
 
 
@@ -102,7 +102,7 @@ def test_rows_that_wait_do_not_wait_for_the_old_time(clocked: Stack, clock: Cloc
     waiting = "select count(*) from _pgstack.work where state = 'waiting'"
     clocked.wait(lambda: clocked.execute(waiting)[0][0] > 0, "rows wait for their next try")
     clock.jump(-7200)
-    clocked.settle()
+    clocked.settle(seconds=30)
     clocked.stop()
 
 
@@ -119,11 +119,11 @@ def small(make_stack: MakeStack, place: Path) -> Iterator[tuple[Stack, Path]]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte free; return the file that takes the room."""
+    """Leave no byte free, whoever else writes; return the file that takes the room."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        free = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
     return filler
 
 

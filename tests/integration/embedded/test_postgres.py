@@ -143,6 +143,16 @@ def test_data_survive_a_killed_server(running: Home, quick: dict[str, str], quer
     assert query(running, "select n from t") == 7
 
 
+def test_start_waits_for_a_server_that_recovers(running: Home, query: Query) -> None:
+    query(running, "create table t as select i from generate_series(1, 500000) as i")
+    with psycopg.connect(postgres.dsn(running)) as conn:
+        os.kill(conn.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.OperationalError):  # noticed: recovery begins
+            conn.execute("select 1")
+    postgres.start(running)
+    assert query(running, "select count(*) from t") == 500000
+
+
 def kill(home: Home) -> None:
     """kill -9 the server and wait until nobody listens."""
     pid = postgres.listener(home)
