@@ -111,6 +111,7 @@ VECTORIZER_CREATE: Final[LiteralString] = (
     "destination => %(destination)s::name, embedding_column => %(embedding_column)s::name, "
     "index => %(index)s::text)"
 )
+VECTORIZER_REFRESH: Final[LiteralString] = "select pgstack.refresh_vectorizer(%s::text)"
 VECTORIZER_ADOPT: Final[LiteralString] = "select pgstack.adopt_vectorizer(%s::text)"
 VECTORIZER_PAUSE: Final[LiteralString] = "select pgstack.pause_vectorizer(%s::text)"
 VECTORIZER_RESUME: Final[LiteralString] = "select pgstack.resume_vectorizer(%s::text)"

@@ -1,4 +1,4 @@
-"""Vectorizers: create, adopt, look at, plan, pause, resume, retry, drop.
+"""Vectorizers: create, adopt, look at, plan, pause, resume, retry, refresh, drop.
 
 Data in and out
     ``table``      a table's name as it is, or as SQL writes it: blog, public.blog, "My Table"
@@ -187,6 +187,13 @@ def adopt(conn: Connection, name: str) -> None:
     """Give a vectorizer of plain pgai our triggers; nothing happens once it has them."""
     with understood():
         conn.execute(queries.VECTORIZER_ADOPT, (name,))
+
+
+def refresh(conn: Connection, name: str) -> int:
+    """Queue every row; return how many.  Vectors that would not change are kept."""
+    with understood():
+        row = conn.execute(queries.VECTORIZER_REFRESH, (name,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def pause(conn: Connection, name: str) -> None:

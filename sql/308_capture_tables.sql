@@ -132,8 +132,10 @@ begin
       when lock_not_available then null;
     end;
   end loop;
-  if not exists (select from _pgstack.replaced_triggers(id)) then
-    execute format('drop function if exists ai.%I()', '_pgstack_forget_' || id);
+  if to_regprocedure(format('ai.%I()', '_pgstack_forget_' || id)) is not null
+    and not exists (select from _pgstack.replaced_triggers(id))
+  then
+    execute format('drop function ai.%I()', '_pgstack_forget_' || id);
   end if;
 end;
 $$;

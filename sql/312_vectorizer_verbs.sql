@@ -1,4 +1,4 @@
--- Family: vectorizers, the DBA's other verbs: adopt, drop, pause, resume, retry.
+-- Family: vectorizers, the DBA's other verbs: adopt, drop, pause, resume, retry, refresh.
 -- Callers: people, pgstack/vectorizers.py.
 -- Errors: PS001 unknown vectorizer, PS013 unsupported, PS014 missing privilege, PS016 busy.
 
@@ -159,4 +159,27 @@ $$;
 
 comment on function pgstack.retry_vectorizer(text) is
 'Queues the rows that were set aside as failed once more, and lets waiting ones be tried now. Returns how many had failed.
+Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';
+
+create or replace function pgstack.refresh_vectorizer(name text)
+returns bigint
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(refresh_vectorizer.name);
+  _queued bigint;
+begin
+  perform _pgstack.check_manager();
+  execute format(
+    'insert into %1$s (%2$s) select %2$s from %3$s', _plan.queue, _plan.key_list, _plan.source
+  );
+  get diagnostics _queued = row_count;
+  return _queued;
+end;
+$$;
+
+comment on function pgstack.refresh_vectorizer(text) is
+'Queues every row of a vectorizer''s source. Chunks whose text and model are what they were keep their vectors, so this embeds what a new version of the model, pulled under the old name, or other options make different. Returns how many rows it queued.
 Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';

@@ -337,6 +337,21 @@ def resume(name: Name, url: DatabaseUrl = None) -> None:
 
 
 @app.command()
+def refresh(name: Name, url: DatabaseUrl = None) -> None:
+    """Queue every row, after its model was pulled anew. Vectors that stay the same are kept.
+
+    \b
+    Examples:
+      pgstack vectorizer refresh blog
+    """
+    from pgstack import target, vectorizers
+
+    with target.connect(url) as conn:
+        queued = vectorizers.refresh(conn, name)
+    message(f"{name}: {queued:,} rows are queued")
+
+
+@app.command()
 def retry(name: Name, url: DatabaseUrl = None) -> None:
     """Queue the rows that failed once more.
 

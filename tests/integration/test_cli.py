@@ -122,7 +122,7 @@ def test_dropping_asks_and_nobody_answers(run: Run, zoo: str) -> None:
     assert json.loads(run("vectorizer", "list", "--json").stdout) != []
 
 
-@pytest.mark.parametrize("verb", ["show", "adopt", "pause", "resume", "retry", "drop"])
+@pytest.mark.parametrize("verb", ["show", "adopt", "refresh", "pause", "resume", "retry", "drop"])
 def test_an_unknown_vectorizer_ends_with_1(run: Run, verb: str) -> None:
     name = "x'; drop table --"
     done = run("vectorizer", verb, name, *(["--yes"] if verb == "drop" else []), code=1)

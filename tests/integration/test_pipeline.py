@@ -164,6 +164,21 @@ def test_a_known_vector_that_goes_in_the_meantime_is_made_anew(
     assert matches_a_fresh_build(documents, "t")
 
 
+def test_refreshing_embeds_what_another_model_digest_makes_different(
+    documents: Connection, models: Any
+) -> None:
+    assert rows(documents, "select pgstack.refresh_vectorizer('t')") == [(3,)]
+    assert fresh(documents, "t")
+    assert texts(models) == 0
+    documents.execute(
+        "update t_embedding_store set digest = sha256(digest), embedding = embedding + embedding "
+        "where chunk_seq < 2"
+    )
+    documents.execute("select pgstack.refresh_vectorizer('t')")
+    assert fresh(documents, "t")
+    assert matches_a_fresh_build(documents, "t")
+
+
 # ------------------------------------------------------------------ many at a time
 
 

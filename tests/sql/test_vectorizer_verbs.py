@@ -315,7 +315,8 @@ def test_failed_rows_are_tried_again(docs: Conn, drain: Drain) -> None:
     [(worker,)] = rows(docs, "select distinct worker from _pgstack.work")
     docs.execute(
         "select _pgstack.work_fail(%(w)s, %(v)s, %(k)s::jsonb[], ("
-        "select array_agg(version order by nr) from _pgstack.work_load(%(v)s, %(k)s::jsonb[], null)), "
+        "select array_agg(version order by nr) "
+        "from _pgstack.work_load(%(v)s, %(k)s::jsonb[], null)), "
         "'no good', true)",
         {"w": worker, "v": vectorizer, "k": keys},
     )

@@ -138,6 +138,7 @@ EVERYWHERE = [
     ["vectorizer", "create", "docs", "body"],
     ["vectorizer", "plan", "docs", "body"],
     ["vectorizer", "adopt", "docs"],
+    ["vectorizer", "refresh", "docs"],
     ["vectorizer", "pause", "docs"],
     ["vectorizer", "resume", "docs"],
     ["vectorizer", "retry", "docs"],
