@@ -26,8 +26,8 @@ def test_one_poisonous_row(stack: Stack, way: str) -> None:
     stack.configure(max_attempts="2")
     if way == "hang":
         stack.configure(model_timeout="1s")
-    stack.create_table(rows=150)
-    stack.execute("update t set body = %s where id = %s", POISON, stack.rng.randint(1, 150))
+    stack.create_table(rows=60)
+    stack.execute("update t set body = %s where id = %s", POISON, stack.rng.randint(1, 60))
     stack.models.misbehave(**WAYS[way])
     stack.start_workers(1)
 
