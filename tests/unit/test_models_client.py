@@ -317,6 +317,7 @@ def test_an_answer_that_no_ollama_should_give(
         (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
         (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
     ],
+    ids=["7", "1.5", "0", "-3", "in an hour", "an hour ago"],
 )
 @pytest.mark.parametrize("call", ["embed", "chat"])
 def test_how_long_the_server_asks_to_be_left_alone(
