@@ -291,6 +291,20 @@ def test_once_does_what_it_can_before_it_gives_up(
     assert status(db, "a")["pending"] == 1
 
 
+def test_a_long_queue_does_not_keep_a_short_one_waiting(
+    db: Connection, worker: Any, models: Any
+) -> None:
+    for table in ("a", "b"):
+        db.execute(f"create table {table} (id int primary key, body text)".encode())
+        vectorize(db, table, "body")
+    models.misbehave(latency_ms=200)
+    db.execute("insert into a select i, 'text ' || i from generate_series(1, 20000) as i")
+    models.await_stats(lambda stats: stats["texts"] > 0)
+    db.execute("insert into b values (1, 'short')")
+    assert fresh(db, "b")
+    assert status(db, "a")["pending"] > 5000
+
+
 # ------------------------------------------------------------------ questions first
 
 
