@@ -17,7 +17,9 @@ import contextlib
 import math
 import os
 import random
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -434,6 +436,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000, help="of (a); the others follow")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="may be repeated")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is stopped then, too
     with prepared(args.runs, args.rows) as bench:
         for name in args.case or CASES:
             began = time.perf_counter()
