@@ -169,7 +169,7 @@ begin
     from _pgstack.vectorizer_plan as p
     left join _pgstack.vectorizer as v
       on v.vectorizer_id = p.id and v.problem is not null
-      and v.last_error_at > clock_timestamp() - interval '10 s'
+      and v.last_error_at between clock_timestamp() - interval '10 s' and clock_timestamp()
     where not p.disabled and v.vectorizer_id is null
       and (work_claim.names is null or p.name = any (work_claim.names))
       and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) <> all (work_claim.resting)

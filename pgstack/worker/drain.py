@@ -261,13 +261,13 @@ class Drain:
         }
         good = batch.part([i for i in range(len(batch.keys)) if i not in failed])
         if good.keys:
-            await self._complete(good, vectors)
+            await self._complete(good, model, vectors)
         for position, exc in failed.items():
             await self._refused(batch.part([position]), exc)
 
-    async def _complete(self, batch: Batch, vectors: Vectors) -> None:
+    async def _complete(self, batch: Batch, model: Model, vectors: Vectors) -> None:
         async def again(part: Batch) -> None:
-            await self._complete(part, vectors)
+            await self._complete(part, model, vectors)
 
         try:
             await self._write(batch, vectors)
@@ -275,6 +275,7 @@ class Drain:
             raise
         except psycopg.Error as exc:
             if exc.sqlstate == DimensionMismatch.sqlstate:
+                model.known.clear()  # the next answer may be better
                 await self._release(batch, exc, blocks=True)
             else:
                 await self._split_or_fail(batch, exc, again)

@@ -94,7 +94,6 @@ def test_the_clock_jumps(clocked: Stack, clock: Clock, hours: int) -> None:
     clocked.stop()
 
 
-@pytest.mark.xfail(strict=True, reason="a blocked vectorizer rests until the old time has come")
 def test_rows_that_wait_do_not_wait_for_the_old_time(clocked: Stack, clock: Clock) -> None:
     """A row is to be tried again in a second; then the clock goes back by two hours."""
     clocked.create_table(rows=20)
