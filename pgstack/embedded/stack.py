@@ -175,6 +175,8 @@ def _joined(running: Plan, asked: Plan) -> Plan:
 
 
 def _start_supervisor(home: Home, plan: Plan) -> None:
+    # What one that was killed, or whose home was moved, left behind is not the new one's.
+    supervisor.state_file(home).unlink(missing_ok=True)
     command = [*SUPERVISOR_COMMAND, "--detach", "--home", str(home.root)]
     command += ["--worker"] if plan.worker else []
     command += ["--models"] if plan.models else []
