@@ -33,6 +33,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -42,6 +43,8 @@ from pgstack.model_errors import bad_address, ours
 from pgstack.vectors import Vector
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx
     import ollama
 
@@ -52,6 +55,7 @@ KEEP_ALIVE_SECONDS = 30.0  # shorter than servers do, or they would close as we 
 
 type Json = dict[str, Any]
 type Models = list[Json]
+type EmbedAnswer = httpx.Response
 
 
 @dataclass(frozen=True)
@@ -164,9 +168,23 @@ class ModelServer(_Client):
 
     def __init__(self, url: str, *, timeout: float = ANSWER_SECONDS) -> None:
         super().__init__(url, timeout=timeout)
+        import httpx
+
+        key = os.environ.get("OLLAMA_API_KEY")
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            follow_redirects=True,
+            headers={"Content-Type": "application/json"}
+            | ({"Authorization": f"Bearer {key}"} if key else {}),
+            **self._options(),
+        )
+
+    @cached_property
+    def _ollama(self) -> ollama.AsyncClient:
+        """Return the package's client; importing it takes as long as connecting to a database."""
         import ollama
 
-        self._ollama = ollama.AsyncClient(self.url, **self._options())
+        return ollama.AsyncClient(self.url, **self._options())
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,9 +196,17 @@ class ModelServer(_Client):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._ollama.close()  # type: ignore[no-untyped-call]
+        await self._http.aclose()
+        if "_ollama" in self.__dict__:
+            await self._ollama.close()  # type: ignore[no-untyped-call]
 
-    async def embed(
+    async def embed(self, model: str, texts: Sequence[str], **settings: Any) -> EmbedResult:
+        """Return one vector a text, in order; ``settings``: as of :meth:`ask_embeddings`."""
+        began = time.monotonic()
+        answer = await self.ask_embeddings(model, texts, **settings)
+        return self.read_embeddings(answer, model, len(texts), time.monotonic() - began)
+
+    async def ask_embeddings(
         self,
         model: str,
         texts: Sequence[str],
@@ -189,12 +215,21 @@ class ModelServer(_Client):
         options: Mapping[str, Any] | None = None,
         keep_alive: float | str | None = None,
         truncate: bool = True,
-    ) -> EmbedResult:
-        """Return one vector a text, in order."""
-        began = time.monotonic()
+        sent: asyncio.Event | None = None,
+    ) -> EmbedAnswer:
+        """Return the server's answer as it came, for :meth:`read_embeddings`.
+
+        Reading takes the time in which a quick server makes the next answer: whoever is in a
+        hurry asks again before he reads.  ``sent`` is set when the request has left.
+        """
+
+        async def trace(event: str, _info: Mapping[str, Any]) -> None:
+            if sent is not None and event.endswith("send_request_body.complete"):
+                sent.set()
+
         with self._translated(model):
             # Not by the package's own call, which takes five times as long to read an answer.
-            response = await self._ollama._client.post(
+            response = await self._http.post(
                 "/api/embed",
                 content=_embed_body(
                     model=model,
@@ -204,9 +239,25 @@ class ModelServer(_Client):
                     keep_alive=keep_alive,
                     dimensions=dimensions,
                 ),
+                extensions={"trace": trace},
             )
-            answer = _embed_answer(response)
-        return _checked(answer, len(texts), began)
+            return response.raise_for_status()
+
+    def read_embeddings(
+        self, answer: EmbedAnswer, model: str, wanted: int, seconds: float
+    ) -> EmbedResult:
+        """Return what an answer says of ``wanted`` texts, checked."""
+        with self._translated(model):
+            return _checked(answer.content, wanted, seconds)
+
+    async def digest(self, model: str) -> str | None:
+        """Return what the server calls the weights of a model; None: it does not say."""
+        with self._translated(model):
+            answer = (await self._http.get("/api/tags")).raise_for_status().json()
+            for found in answer["models"]:
+                if found["name"] in (model, f"{model}:latest"):
+                    return str(found["digest"]) if found.get("digest") else None
+        return None
 
     async def generate(self, payload: Json) -> Json:
         """Return the whole answer to a prompt."""
@@ -251,10 +302,8 @@ class ModelServer(_Client):
     async def version(self) -> str:
         """Return the version of Ollama that the server is, or says it is like."""
         with self._translated():
-            # The package has no call for this one; its HTTP client does.
-            response = await self._ollama._client.get("/api/version")
-            response.raise_for_status()
-            return str(response.json()["version"])
+            response = await self._http.get("/api/version")  # the package has no call for this
+            return str(response.raise_for_status().json()["version"])
 
 
 class BlockingModelServer(_Client):
@@ -285,8 +334,8 @@ class BlockingModelServer(_Client):
         began = time.monotonic()
         with self._translated(model):
             body = _embed_body(model=model, input=texts, dimensions=dimensions)
-            answer = _embed_answer(self._ollama._client.post("/api/embed", content=body))
-        return _checked(answer, len(texts), began)
+            answer = self._ollama._client.post("/api/embed", content=body).raise_for_status()
+            return _checked(answer.content, len(texts), time.monotonic() - began)
 
     def chat(self, payload: Json) -> Json:
         """Return the whole next message of a chat."""
@@ -349,14 +398,6 @@ def _embed_body(**fields: Any) -> bytes:
     return to_json({name: value for name, value in fields.items() if value is not None})
 
 
-def _embed_answer(response: httpx.Response) -> ollama.EmbedResponse:
-    """Return the answer of ``/api/embed``, read by pydantic straight from the bytes."""
-    import ollama
-
-    response.raise_for_status()
-    return ollama.EmbedResponse.model_validate_json(response.content)
-
-
 def _plain(response: Any) -> Json:
     """Return an answer of the ollama package as plain JSON values."""
     values: Json = response.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -369,9 +410,12 @@ def _models(response: Any) -> Models:
     return [{"name": model.get("model"), **model} for model in models]
 
 
-def _checked(response: ollama.EmbedResponse, wanted: int, began: float) -> EmbedResult:
-    """Return the vectors of an answer, or raise BadAnswer."""
-    vectors = [list(vector) for vector in response.embeddings]
+def _checked(answer: bytes, wanted: int, seconds: float) -> EmbedResult:
+    """Return the vectors of an answer of ``/api/embed``, or raise BadAnswer."""
+    from pydantic_core import from_json
+
+    said = from_json(answer)
+    vectors = said["embeddings"]
     if len(vectors) != wanted:
         raise BadAnswer(f"the model server answered {len(vectors)} vectors for {wanted} texts")
     lengths = {len(vector) for vector in vectors}
@@ -381,4 +425,4 @@ def _checked(response: ollama.EmbedResponse, wanted: int, began: float) -> Embed
         packed = [Vector.pack(vector) for vector in vectors]
     except ValueError as exc:
         raise BadAnswer(f"the model server answered a vector that is not usable: {exc}") from None
-    return EmbedResult(vectors, packed, response.prompt_eval_count or 0, time.monotonic() - began)
+    return EmbedResult(vectors, packed, int(said.get("prompt_eval_count") or 0), seconds)

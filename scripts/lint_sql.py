@@ -25,7 +25,7 @@ PREAMBLE = (
 IGNORED: dict[str, str] = {}
 
 # Functions that may go without a pinned search_path: hot ones that PostgreSQL must inline.
-INLINED: tuple[str, ...] = ()
+INLINED: tuple[str, ...] = ("_pgstack.content_version(jsonb)", "_pgstack.key_digest(jsonb)")
 
 
 def pgspot(sql: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@
 --
 -- Expressions use two aliases throughout: r is the row of a table (source, target or
 -- queue), k is a key taken apart by jsonb_to_record(key) as k (<key_record>).
+-- Functions the worker calls for each batch are in plpgsql, which keeps their plans.
 -- A key travels as an object, {"id": 7}: every type and any number of columns.
 
 create or replace function _pgstack.content_columns(config jsonb)
@@ -147,11 +148,16 @@ comment on function _pgstack.vectorizer_plan(text) is
 
 create or replace function _pgstack.vectorizer_plan(id integer)
 returns _pgstack.vectorizer_plan
-language sql stable
+language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select p.* from _pgstack.vectorizer_plan as p where p.id = vectorizer_plan.id;
+declare
+  _plan _pgstack.vectorizer_plan;
+begin
+  select p.* into _plan from _pgstack.vectorizer_plan as p where p.id = vectorizer_plan.id;
+  return _plan;
+end;
 $$;
 
 comment on function _pgstack.vectorizer_plan(integer) is
@@ -160,14 +166,20 @@ comment on function _pgstack.vectorizer_plan(integer) is
 -- Like to_regclass(), which raises where the caller may not use the schema.
 create or replace function _pgstack.find_relation(relation text)
 returns oid
-language sql stable strict
+language plpgsql stable strict
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select c.oid
-  from parse_ident(find_relation.relation) as i (names)
-  join pg_namespace as n on n.nspname = i.names[1]
-  join pg_class as c on c.relnamespace = n.oid and c.relname = i.names[2];
+declare
+  _names text[] := parse_ident(find_relation.relation);
+begin
+  return (
+    select c.oid
+    from pg_namespace as n
+    join pg_class as c on c.relnamespace = n.oid
+    where n.nspname = _names[1] and c.relname = _names[2]
+  );
+end;
 $$;
 
 comment on function _pgstack.find_relation(text) is

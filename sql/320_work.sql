@@ -25,13 +25,13 @@
 -- Callers: pgstack/worker.  They must read all rows: row_security is off there.
 -- Errors: PS002 wrong vector length.
 
+-- Several times a row: without a pinned search_path PostgreSQL puts the body in its place.
 create or replace function _pgstack.key_digest(key jsonb)
 returns bytea
-language sql immutable strict parallel safe
+language sql stable strict parallel safe
 security invoker
-set search_path = pg_catalog, pg_temp
 as $$
-  select sha256(convert_to(key_digest.key::text, 'UTF8'));
+  select pg_catalog.sha256(pg_catalog.convert_to(key::pg_catalog.text, 'UTF8'));
 $$;
 
 comment on function _pgstack.key_digest(jsonb) is
@@ -92,7 +92,8 @@ begin
       select d.key, d.digest
       from %2$s as r
       cross join lateral (select %1$s as key) as j
-      cross join lateral (select j.key, _pgstack.key_digest(j.key) as digest) as d
+      -- offset 0: computed once, and not wherever it is named.
+      cross join lateral (select j.key, _pgstack.key_digest(j.key) as digest offset 0) as d
       where %4$s and (r.loading_retry_after is null or r.loading_retry_after <= now())
         and not exists (
           select from _pgstack.work as w
@@ -255,15 +256,18 @@ comment on function _pgstack.note_problem(integer, text) is
 -- Whether a vectorizer's table has the columns that prepare_vectorizer() adds.
 create or replace function _pgstack.has_digests(plan _pgstack.vectorizer_plan)
 returns boolean
-language sql stable
+language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select plan.has_table and exists (
+declare
+  _target oid := _pgstack.find_relation(plan.target);
+begin
+  return plan.has_table and exists (
     select from pg_attribute as a
-    where a.attrelid = _pgstack.find_relation(plan.target) and a.attname = 'digest'
-      and not a.attisdropped
+    where a.attrelid = _target and a.attname = 'digest' and not a.attisdropped
   );
+end;
 $$;
 
 comment on function _pgstack.has_digests(_pgstack.vectorizer_plan) is
@@ -378,13 +382,13 @@ $$;
 comment on function _pgstack.model_salt(_pgstack.vectorizer_plan, text) is
 'A fingerprint of the model as a vectorizer uses it.';
 
+-- Inlined like key_digest().
 create or replace function _pgstack.content_version(content jsonb)
 returns bytea
-language sql immutable
+language sql stable strict parallel safe
 security invoker
-set search_path = pg_catalog, pg_temp
 as $$
-  select sha256(convert_to(content_version.content::text, 'UTF8'));
+  select pg_catalog.sha256(pg_catalog.convert_to(content::pg_catalog.text, 'UTF8'));
 $$;
 
 comment on function _pgstack.content_version(jsonb) is

@@ -181,19 +181,13 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _given text := format(
+  _key text := format(
     $sql$
     key as materialized (
       select k.*, q.nr as _pgstack_nr
       from unnest($1) with ordinality as q (key, nr)
       cross join lateral jsonb_to_record(q.key) as k (%s)
       where q.nr = any ($2)
-    ),
-    given as materialized (
-      select c.*
-      from unnest($3, $4, $5, $6, $7, $8, $9)
-        as c (nr, seq, start_char, end_char, digest, chunk, embedding)
-      where c.nr = any ($2)
     )
     $sql$,
     plan.key_record
@@ -202,6 +196,9 @@ begin
   execute format(
     $sql$
     with %1$s,
+    given as materialized (
+      select c.* from unnest($3, $4, $5, $6, $7) as c (nr, seq, start_char, end_char, digest)
+    ),
     same as (
       select r.ctid,
         (r.start_char, r.end_char) is distinct from (g.start_char, g.end_char) as moved,
@@ -216,20 +213,21 @@ begin
     )
     delete from %2$s as r using same as s where r.ctid = s.ctid and not s.stays
     $sql$,
-    _given, plan.target, plan.key_match
-  ) using keys, settled, numbers, seqs, starts, ends, digests, chunks, embeddings;
+    _key, plan.target, plan.key_match
+  ) using keys, settled, numbers, seqs, starts, ends, digests;
   execute format(
     $sql$
     with %1$s
     insert into %2$s (%3$s, chunk_seq, start_char, end_char, digest, chunk, embedding)
     select %4$s, g.seq, g.start_char, g.end_char, g.digest, g.chunk, g.embedding
     from key as k
-    join given as g on g.nr = k._pgstack_nr
+    join unnest($3, $4, $5, $6, $7, $8, $9)
+      as g (nr, seq, start_char, end_char, digest, chunk, embedding) on g.nr = k._pgstack_nr
     where not exists (
       select from %2$s as r where %5$s and r.chunk_seq = g.seq
     )
     $sql$,
-    _given, plan.target, plan.key_list, (
+    _key, plan.target, plan.key_list, (
       select string_agg(format('k.%I', c.name), ', ' order by c.nr)
       from unnest(plan.key_columns) with ordinality as c (name, nr)
     ), plan.key_match
@@ -321,13 +319,13 @@ as $$
   insert into _pgstack.embedding_cache (digest, embedding)
   select distinct on (c.digest) c.digest, c.embedding
   from unnest(remember_vectors.digests, remember_vectors.embeddings) as c (digest, embedding)
-  where c.embedding is not null and _pgstack.setting_value('embedding_cache') = 'on'
+  where c.embedding is not null
   order by c.digest
   on conflict do nothing;
 $$;
 
 comment on function _pgstack.remember_vectors(bytea[], @extschema:vector@.vector[]) is
-'Keeps vectors for other vectorizers, if the setting embedding_cache is on.';
+'Keeps vectors for other vectorizers.';
 
 -- Settled keys are done, and so are those without a row.  A row that reads differently
 -- by now, or that somebody holds locked, is still queued: a short pause keeps the worker
@@ -336,26 +334,34 @@ create or replace function _pgstack.end_leases(
   id integer, worker uuid, keys jsonb[], versions bytea[], settled integer[]
 )
 returns void
-language sql volatile
+language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  with held as materialized (
-    select _pgstack.key_digest(q.key) as digest, q.version is null or q.nr = any (settled) as done
-    from unnest(keys, versions) with ordinality as q (key, version, nr)
-  ),
-  paused as (
-    update _pgstack.work as w
-    set state = 'waiting', changed_at = clock_timestamp(),
-      due_at = clock_timestamp() + interval '250 ms'
-    from held as h
-    where w.vectorizer_id = end_leases.id and w.worker = end_leases.worker
-      and w.digest = h.digest and not h.done
-  )
+declare
+  _done bytea[];
+  _not_done bytea[];
+begin
+  select
+    array_agg(h.digest) filter (where h.done),
+    array_agg(h.digest) filter (where not h.done)
+  into _done, _not_done
+  from (
+    select
+      _pgstack.key_digest(q.key) as digest,
+      q.version is null or q.nr = any (end_leases.settled) as done
+    from unnest(end_leases.keys, end_leases.versions) with ordinality as q (key, version, nr)
+  ) as h;
+  -- By array: joined, the few rows that statistics know of invite comparing all with all.
+  update _pgstack.work as w
+  set state = 'waiting', changed_at = clock_timestamp(),
+    due_at = clock_timestamp() + interval '250 ms'
+  where w.vectorizer_id = end_leases.id and w.digest = any (_not_done)
+    and w.worker = end_leases.worker;
   delete from _pgstack.work as w
-  using held as h
-  where w.vectorizer_id = end_leases.id and w.worker = end_leases.worker
-    and w.digest = h.digest and h.done;
+  where w.vectorizer_id = end_leases.id and w.digest = any (_done)
+    and w.worker = end_leases.worker;
+end;
 $$;
 
 comment on function _pgstack.end_leases(integer, uuid, jsonb[], bytea[], integer[]) is
@@ -410,12 +416,14 @@ begin
     from unnest(work_complete.keys, work_complete.versions) as q (key, version)
     where q.version is null
   ));
-  perform _pgstack.remember_vectors(work_complete.digests, work_complete.embeddings);
+  if _pgstack.setting_value('embedding_cache') = 'on' then
+    perform _pgstack.remember_vectors(work_complete.digests, work_complete.embeddings);
+  end if;
   perform _pgstack.end_leases(_plan.id, work_complete.worker, keys, versions, _settled);
   update _pgstack.vectorizer as v
   set embedded_rows = v.embedded_rows + cardinality(_settled),
-    embedded_chunks = v.embedded_chunks
-      + (select count(e.embedding) from unnest(work_complete.embeddings) as e (embedding)),
+    embedded_chunks = v.embedded_chunks + cardinality(embeddings)
+      - cardinality(array_positions(embeddings, null)),
     last_success_at = now(),
     problem = null
   where v.vectorizer_id = _plan.id;

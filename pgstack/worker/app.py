@@ -37,13 +37,14 @@ LONGEST_RETRY = 10.0
 # row_security: a row hidden from a worker would look deleted.
 # synchronous_commit: a server that crashes right after a commit forgets a batch together with
 # the fact that it was done, so it is done again; there is no need to wait for the disk.
-# enable_seqscan: every statement finds its rows by key.  Queues grow and shrink faster than
-# statistics, and a plan that reads them whole is right only while they are empty.
+# enable_seqscan, enable_mergejoin: every statement finds its rows by key.  Queues grow and
+# shrink faster than statistics; a plan that reads them whole is right only while they are empty.
 _SETTINGS = {
     "row_security": "off",
     "lock_timeout": "3s",
     "synchronous_commit": "off",
     "enable_seqscan": "off",
+    "enable_mergejoin": "off",
     "jit": "off",
 }
 WORKER_OPTIONS = OPTIONS + "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from pgstack import queries
+from pgstack.arrays import bytea_array, int_array, text_array
 from pgstack.errors import DimensionMismatch, Fault, PgstackError
 from pgstack.models import ModelServer
 from pgstack.vectors import Vector
@@ -219,7 +220,7 @@ class Drain:
 
     async def _load(self, batch: Batch, model: Model) -> Batch:
         rows = await self.session.fetch(
-            queries.WORK_LOAD, batch.vectorizer, batch.keys, await model.digest()
+            queries.WORK_LOAD, batch.vectorizer, text_array(batch.keys), await model.digest()
         )
         versions: list[bytes | None] = [None] * len(batch.keys)
         chunks = []
@@ -259,7 +260,9 @@ class Drain:
         vectors = {
             digest: vector.result() for digest, vector in asked.items() if not vector.exception()
         }
-        good = batch.part([i for i in range(len(batch.keys)) if i not in failed])
+        good = batch
+        if failed:
+            good = batch.part([i for i in range(len(batch.keys)) if i not in failed])
         if good.keys:
             await self._complete(good, model, vectors)
         for position, exc in failed.items():
@@ -286,14 +289,14 @@ class Drain:
             queries.WORK_COMPLETE,
             session.worker,
             batch.vectorizer,
-            batch.keys,
-            batch.versions,
-            [c.key + 1 for c in batch.chunks],
-            [c.seq for c in batch.chunks],
-            [c.start for c in batch.chunks],
-            [c.end for c in batch.chunks],
-            [c.digest for c in batch.chunks],
-            [c.chunk for c in batch.chunks],
+            text_array(batch.keys),
+            bytea_array(batch.versions),
+            int_array(c.key + 1 for c in batch.chunks),
+            int_array(c.seq for c in batch.chunks),
+            int_array(c.start for c in batch.chunks),
+            int_array(c.end for c in batch.chunks),
+            bytea_array(c.digest for c in batch.chunks),
+            text_array(c.chunk for c in batch.chunks),
             [vectors.get(c.digest) for c in batch.chunks],
         )
         kept = sum(c.text is None for c in batch.chunks)

@@ -31,17 +31,18 @@ from typing import Any
 
 from pgstack import queries
 from pgstack.errors import Fault, ModelServerError, PgstackError
-from pgstack.models import EmbedResult, ModelServer
+from pgstack.models import EmbedAnswer, ModelServer
 from pgstack.vectors import Vector
 from pgstack.worker.session import Session, log, wait_for
 
 CALL_SECONDS = 1.0
-MOST_TEXTS = 256
+MOST_TEXTS = 512
 FIRST_CHARACTERS = 16_000
 LEAST_CHARACTERS = 2_000
 MOST_CHARACTERS = 1_000_000
 REMEMBERED = 4096  # vectors, for equal texts that come soon after one another
 LONGEST_PAUSE = 30.0
+LEAVE_SECONDS = 0.01  # for a request to be sent, at most
 LOOK_SECONDS = 0.5  # whether a server that is gone is back
 YIELD_SECONDS = 5.0  # a flood of questions may hold bulk work up that long, not for ever
 DIGEST_SECONDS = 60.0
@@ -96,6 +97,7 @@ class Model:
     rested: bool = False  # and has not answered since
     given_up: str | None = None  # why, for a worker that runs once
     called_at: float = 0.0
+    leaving: asyncio.Event | None = None  # set once the last call's request has been sent
     _digest: str | None = None
     _digest_until: float = 0.0
     _digest_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -133,7 +135,8 @@ class Model:
         while self.line and self._may_call():
             self.calls += 1
             self.called_at = time.monotonic()
-            self.spawn(self._call(self._take()))
+            self.leaving = asyncio.Event()
+            self.spawn(self._call(self._take(), self.leaving))
 
     def stop(self) -> None:
         """Give up on what is still in line."""
@@ -144,19 +147,12 @@ class Model:
         """Return what the server calls the model's weights; None: it does not say."""
         async with self._digest_lock:
             if time.monotonic() >= self._digest_until:
-                self._digest = await self._ask_digest() or self._digest
+                try:
+                    self._digest = await self.server.digest(self.configuration.model)
+                except PgstackError as exc:  # the last one will do
+                    log.debug("the model server does not list its models: %s", exc)
                 self._digest_until = time.monotonic() + DIGEST_SECONDS
         return self._digest
-
-    async def _ask_digest(self) -> str | None:
-        name = self.configuration.model
-        try:
-            for model in await self.server.list():
-                if model["name"] in (name, f"{name}:latest"):
-                    return str(model["digest"]) if model.get("digest") else None
-        except PgstackError as exc:
-            log.debug("the model server does not list its models: %s", exc)
-        return None
 
     # ------------------------------------------------------------------ calls
 
@@ -179,10 +175,20 @@ class Model:
             taken.append(self.line.popleft())
         return taken
 
-    async def _call(self, taken: list[Wanted]) -> None:
+    async def _call(self, taken: list[Wanted], sent: asyncio.Event) -> None:
+        texts = [wanted.text for wanted in taken]
         began = time.monotonic()
         try:
-            result = await self._embed([wanted.text for wanted in taken])
+            try:
+                answer = await self._ask(texts, sent)
+            finally:
+                self.calls -= 1
+                self.session.work.set()
+            seconds = time.monotonic() - began
+            await self._pump_first()
+            result = self.server.read_embeddings(
+                answer, self.configuration.model, len(texts), seconds
+            )
         except PgstackError as exc:
             self._enter(taken, 0, time.monotonic() - began, failed=True)
             await self._failed(taken, exc)
@@ -194,20 +200,23 @@ class Model:
             for wanted, vector in zip(taken, result.packed, strict=True):
                 if not wanted.vector.done():
                     wanted.vector.set_result(vector)
-            self._enter(taken, result.prompt_tokens, result.seconds)
-            await self._answered(result.seconds)
-        finally:
-            self.calls -= 1
-            self.session.work.set()
+            self._enter(taken, result.prompt_tokens, seconds)
+            await self._answered(seconds)
         self.pump()
 
-    async def _embed(self, texts: list[str]) -> EmbedResult:
+    async def _pump_first(self) -> None:
+        """Send the next call before this one's answer is read: the server need not wait."""
+        self.pump()
+        if self.leaving is not None:
+            await wait_for(self.leaving, LEAVE_SECONDS)
+
+    async def _ask(self, texts: list[str], sent: asyncio.Event | None = None) -> EmbedAnswer:
         ours = self.configuration
         seconds = self.session.model_timeout
         try:
             async with asyncio.timeout(seconds):
-                return await self.server.embed(
-                    ours.model, texts, options=ours.options, keep_alive=ours.keep_alive
+                return await self.server.ask_embeddings(
+                    ours.model, texts, options=ours.options, keep_alive=ours.keep_alive, sent=sent
                 )
         except TimeoutError:
             late = ModelServerError(f"the model did not answer within {seconds:g} s")
@@ -274,7 +283,8 @@ class Model:
         """Blame a text that broke a call alone, unless the model breaks on anything."""
         while not (self.session.stopping.is_set() or self.given_up):
             try:
-                await self._embed([PROBE])
+                answer = await self._ask([PROBE])
+                self.server.read_embeddings(answer, self.configuration.model, 1, 0.0)
             except PgstackError as broken:
                 await self._rest(broken)
                 if broken.fault is not Fault.SERVER:

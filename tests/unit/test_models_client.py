@@ -181,7 +181,7 @@ def test_vectors_dimensions_and_tokens(url: str) -> None:
 def test_connections_are_reused(url: str, at_once: int) -> None:
     async def main() -> None:
         async with ModelServer(url) as server:
-            pool = server._ollama._client._transport._pool
+            pool = server._http._transport._pool  # type: ignore[attr-defined]
             connections = []
             for _ in range(3):
                 calls = [server.embed("all-minilm", ["a"]) for _ in range(at_once)]
