@@ -15,8 +15,8 @@ Conn = psycopg.Connection[Any]
 # Hot SQL functions that PostgreSQL must inline go without a pinned search_path: it would
 # stop that.  Each qualifies every name and operator in its body.  signature: reason
 INLINED: dict[str, str] = {
-    "_pgstack.content_version(jsonb)": "twice a row embedded",
-    "_pgstack.key_digest(jsonb)": "several times a row embedded",
+    "_pgstack.content_version(content jsonb)": "twice a row embedded",
+    "_pgstack.key_digest(key jsonb)": "several times a row embedded",
 }
 
 
