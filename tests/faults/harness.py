@@ -202,25 +202,31 @@ class Stack:
     def settle(self, *, seconds: float = 60, retry: bool = False, failed: int = 0) -> None:
         """Wait until nothing is left to do, then compare, and look for leftovers.
 
-        ``retry``: do what a DBA does after mending something, pgstack.retry_vectorizer().
+        ``retry``: do what a DBA does after mending something, pgstack.retry_vectorizer(), until
+        no row is set aside.
         ``failed``: so many rows are set aside, and have no chunks.
         """
         if not self.models.alive():
             self.models.start()
         self.models.clear()
         self.wait(lambda: self.execute("select 1"), "the database answers")
-        if retry:
-            for table in self.tables:
-                self.execute("select pgstack.retry_vectorizer(%s)", table)
         for table in self.tables:
             self.wait(
-                lambda table=table: self.status(table)["pending"] == 0,
+                lambda table=table: self.is_settled(table, retry=retry),
                 f"{table} is fresh",
                 seconds=seconds,
             )
         for table in self.tables:
             self.compare(table, failed)
         self.check_leftovers(failed)
+
+    def is_settled(self, table: str, *, retry: bool) -> bool:
+        """Tell whether nothing is queued; a call under way may still set rows aside."""
+        status = self.status(table)
+        if retry and status["failed"]:
+            self.execute("select pgstack.retry_vectorizer(%s)", table)
+            return False
+        return bool(status["pending"] == 0)
 
     def compare(self, table: str = "t", failed: int = 0) -> None:
         """Compare every chunk, offset and vector with a fresh build."""
