@@ -168,8 +168,7 @@ def test_adopting_replaces_pgais_triggers_and_queues_nothing(conn: Conn) -> None
     assert queued(conn) == []
     ours = triggers(conn)
     assert {name.rsplit("_", 1)[0] for name in ours} == {
-        f"t _pgstack_{name}"
-        for name in ("insert", "update", "changed", "before", "delete", "truncate")
+        f"t _pgstack_{name}" for name in ("insert", "update", "delete", "truncate")
     }
     (since,) = column(conn, "select adopted_at from _pgstack.vectorizer")
     assert since is not None
