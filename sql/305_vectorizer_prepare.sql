@@ -4,8 +4,7 @@
 -- Callers: 310_vectorizer.sql, and the worker for vectorizers made with plain pgai.
 -- Errors: none of ours.
 
--- On every queue table: wakes the workers when the writing transaction commits.  Once is
--- enough; a rollback to a savepoint takes back the message and the setting.
+-- On every queue table: wakes the workers when the writing transaction commits.
 create or replace function _pgstack.notify_work()
 returns trigger
 language plpgsql volatile
@@ -13,7 +12,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_notify('pgstack_work', ''), set_config('pgstack.notified', 'yes', true);
+  perform pg_notify('pgstack_work', '');
   return null;
 end;
 $$;
@@ -124,12 +123,16 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(prepare_vectorizer.id);
 begin
-  execute format(
-    'create or replace trigger _pgstack_notify after insert on %s for each statement '
-    'when (current_setting(''pgstack.notified'', true) is distinct from ''yes'') '
-    'execute function _pgstack.notify_work()',
-    _plan.queue
-  );
+  if not exists (
+    select from pg_trigger as t
+    where t.tgrelid = _plan.queue::regclass and t.tgname = '_pgstack_notify'
+  ) then
+    execute format(
+      'create trigger _pgstack_notify after insert on %s '
+      'for each statement execute function _pgstack.notify_work()',
+      _plan.queue
+    );
+  end if;
   if _plan.has_table then
     execute format(
       'alter table %s add column if not exists start_char integer, '

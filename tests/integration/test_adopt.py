@@ -114,7 +114,7 @@ def test_adopting_is_for_owners(conn: Conn, make_role: Callable[[str], str]) -> 
 HOSTILE = [
     '"; drop table victim; --',
     "$body$; drop table victim; --",
-    "Ünï cöde",
+    "Ünï 'cöde'",
     "_row",
     "r",
     "K",
@@ -156,6 +156,35 @@ def test_hostile_names(conn: Conn, name: str) -> None:
     conn.execute("select pgstack.drop_vectorizer('v', drop_data => true)")
     conn.execute(sql.SQL("insert into {} values (1, 'a', 'x')").format(table))
     conn.execute("select from victim")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_in_bulk(conn: Conn, name: str) -> None:
+    table, key = sql.Identifier(name), sql.Identifier(name + "k")
+    conn.execute(
+        sql.SQL("create table {} (id int, {} text, body text, primary key (id, {}))").format(
+            table, key, key
+        )
+    )
+    conn.execute(
+        "select pgstack.create_vectorizer(%s::regclass, 'body', name => 'v', dimensions => 3, "
+        "destination => 'v')",
+        (table.as_string(),),
+    )
+    conn.execute(
+        sql.SQL("insert into {} select i, 'k', 'x' from generate_series(1, 100) as i").format(table)
+    )
+    conn.execute(
+        sql.SQL(
+            "insert into v_store (id, {}, chunk_seq, chunk, embedding) "
+            "select id, {}, 0, 'x', '[1,1,1]' from {}"
+        ).format(key, key, table)
+    )
+    queued(conn)
+    for last, rows in [(20, 20), (90, 70)]:
+        conn.execute(sql.SQL("delete from {} where id <= {}").format(table, last))
+        assert len(queued(conn)) == rows
+        assert embedded(conn) == list(range(last + 1, 101))
 
 
 # ---------------------------------------------------------------------- adopt, drop, install
