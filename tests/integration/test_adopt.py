@@ -208,6 +208,20 @@ def test_adopting_replaces_pgais_triggers_and_queues_nothing(conn: Conn) -> None
     assert column(conn, "select count(*) from pg_proc where proname ~ '^_pgstack_forget_'") == [0]
 
 
+def test_triggers_of_earlier_builds_go(conn: Conn) -> None:
+    run(conn, f"{LONE}; {OURS}")
+    before = triggers(conn)
+    (nr,) = column(conn, "select id from ai.vectorizer")
+    run(
+        conn,
+        f"create trigger _pgstack_before_{nr} before update on t for each statement "
+        f"execute function ai._pgstack_capture_{nr}();"
+        f"select _pgstack.prepare_vectorizer({nr}); insert into t (id) values (1);"
+        "update t set body = 'one'",
+    )
+    assert triggers(conn) == before
+
+
 def test_adopting_waits_for_writers_and_gives_up(db: Conn, db_url: str) -> None:
     run(db, f"{LONE}; {PGAIS}")
     before = triggers(db)
