@@ -160,7 +160,7 @@ comment on function _pgstack.prepare_vectorizer(integer, boolean) is
 'Adds to a vectorizer the wake-up trigger, the columns for offsets and digests, and the triggers on its source.';
 
 -- Vectorizers that lack what prepare_vectorizer() adds, made by plain ai.create_vectorizer(),
--- and adopted ones whose source has other partitions or children than it had.
+-- and adopted ones whose source has other partitions, children or BEFORE triggers than it had.
 -- One that cannot be prepared now (busy, or not ours) still runs, and is tried again.
 create or replace function _pgstack.prepare_vectorizers()
 returns integer
@@ -172,23 +172,29 @@ as $$
 declare
   _id integer;
   _is_new boolean;
+  _is_outdated boolean;
   _prepared integer := 0;
 begin
   perform _pgstack.drop_leftovers();
-  for _id, _is_new in
-    select v.id, o.prepared_at is null
+  for _id, _is_new, _is_outdated in
+    select v.id, o.prepared_at is null, c.id is not null
     from ai.vectorizer as v
     left join _pgstack.vectorizer as o on o.vectorizer_id = v.id
-    where o.prepared_at is null or o.adopted_at is not null
+    left join _pgstack.outdated_captures() as c (id) on c.id = v.id
+    where o.prepared_at is null or c.id is not null
+      or v.id in (select t.id from _pgstack.replaced_triggers() as t)
     order by v.id
   loop
     begin
       if _is_new then
         perform _pgstack.prepare_vectorizer(_id);
-        _prepared := _prepared + 1;
-      elsif _pgstack.refresh_capture(_id) then
-        _prepared := _prepared + 1;
+      else
+        if _is_outdated then
+          perform _pgstack.capture_changes(_pgstack.vectorizer_plan(_id), false);
+        end if;
+        perform _pgstack.remove_replaced_triggers(_id);
       end if;
+      _prepared := _prepared + (_is_new or _is_outdated)::integer;
     exception
       when query_canceled or admin_shutdown then raise;
       when others then perform _pgstack.note_problem(_id, 'not prepared: ' || sqlerrm);

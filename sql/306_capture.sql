@@ -5,10 +5,9 @@
 --   _pgstack_insert_N, _delete_N   statement-level with transition tables; row-level where
 --                                  rows may come in by another table's name: partitions,
 --                                  inheritance
---   _pgstack_update_N              row-level, of the columns a vectorizer reads, when one differs
---   _pgstack_changed_N             the same for statements that name none of these columns:
---                                  a BEFORE trigger may change them all the same
---   _pgstack_before_N              tells the two when there is such a BEFORE trigger
+--   _pgstack_update_N              row-level, when a column differs that a vectorizer reads;
+--                                  only for statements that name one, unless a BEFORE trigger
+--                                  may change what they do not name
 --   _pgstack_truncate_N            also tells which tables of a tree have been taken in
 --
 -- All call ai._pgstack_capture_N.  It belongs to the queue's owner, as pgai's belongs to
@@ -69,9 +68,7 @@ comment on function _pgstack.queue_missing(_pgstack.vectorizer_plan) is
 -- one that began under REPEATABLE READ before a worker wrote them leaves them behind.  So
 -- an old key is queued as well, and the worker, which looks later, clears what is left.
 -- It outlives a plain ai.drop_vectorizer(), hence to_regclass().
--- An older snapshot than READ COMMITTED's may not show a BEFORE trigger that fires.  The
--- flag stays up until the transaction ends: statements nest, and comparing is always right.
--- Deleting row by row keeps to the index whatever the number of rows the plan was made for.
+-- Few rows are deleted one by one, which keeps to the index; for many, execute plans anew.
 create or replace function _pgstack.capture_body(plan _pgstack.vectorizer_plan)
 returns text
 language sql stable
@@ -84,10 +81,10 @@ as $$
 declare
   _row record;
 begin
+  if to_regclass(%1$L) is null then
+    return null;
+  end if;
   if tg_level = 'ROW' then
-    if to_regclass(%1$L) is null then
-      return null;
-    end if;
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and (%7$s) then
       _row := old;
       %6$s
@@ -96,30 +93,6 @@ begin
     if tg_op <> 'DELETE' then
       insert into %1$s (%4$s) values (%9$s);
     end if;
-    return null;
-  end if;
-  if tg_when = 'BEFORE' then
-    if current_setting('transaction_isolation') <> 'read committed' or exists (
-      select from pg_trigger as g
-      where g.tgrelid = tg_relid and g.tgtype & 19 = 19 and g.tgenabled <> 'D'
-    ) then
-      perform set_config('pgstack.compare', 'on', true);
-    elsif tg_argv[0] <> 'lone' then
-      perform set_config('pgstack.compare', 'on', true)
-      from pg_trigger as g
-      where g.tgtype & 19 = 19 and g.tgenabled <> 'D' and g.tgrelid in (
-        with recursive tree (relation) as (
-          select tg_relid
-          union
-          select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relation
-        )
-        select t.relation from tree as t
-      )
-      limit 1;
-    end if;
-    return null;
-  end if;
-  if to_regclass(%1$L) is null then
     return null;
   end if;
   if tg_op = 'TRUNCATE' then
@@ -135,9 +108,7 @@ begin
   elsif tg_op = 'INSERT' then
     insert into %1$s (%4$s) select %5$s from new_rows as r;
   else
-    for _row in select %5$s from old_rows as r loop
-      %6$s
-    end loop;
+    %10$s
     insert into %1$s (%4$s) select %5$s from old_rows as r;
   end if;
   return null;
@@ -153,7 +124,20 @@ end;
     x.changed,
     case when plan.has_table
       then format('insert into %s (%s) values (%s);', plan.queue, plan.key_list, x.of_old) end,
-    x.of_new
+    x.of_new,
+    case when plan.has_table then format(
+      $delete$
+    if exists (select from old_rows offset 50) then
+      execute %L;
+    else
+      for _row in select %s from old_rows as r loop
+        delete from %s as r where %s;
+      end loop;
+    end if;
+      $delete$,
+      format('delete from %s as r using old_rows as _row where %s', plan.target, x.same),
+      x.of_table, plan.target, x.same
+    ) end
   )
   from (
     select

@@ -3,30 +3,49 @@
 -- Callers: 305_vectorizer_prepare.sql, 310_vectorizer.sql, 312_vectorizer_verbs.sql.
 -- Errors: none of ours.
 
-create or replace function _pgstack.source_members(source regclass)
-returns regclass[]
+-- A trigger that fires on replicas only never meets ours, which do not fire there.
+create or replace function _pgstack.vectorizer_sources()
+returns table (
+  id integer, source oid, members regclass[], has_before_trigger boolean, compares_all boolean
+)
 language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive tree (relation) as (
-    select source_members.source::oid
+  with recursive tree (id, source, relation) as (
+    select v.id, c.oid, c.oid
+    from ai.vectorizer as v
+    join pg_namespace as n on n.nspname = v.source_schema
+    join pg_class as c on c.relnamespace = n.oid and c.relname = v.source_table
     union
-    select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relation
+    select t.id, t.source, i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relation
   )
-  select array_agg(t.relation::regclass order by t.relation)
+  select
+    t.id, t.source,
+    case
+      when bool_or(c.relkind = 'p') or count(*) > 1
+        or exists (select from pg_inherits as i where i.inhrelid = t.source)
+      then array_agg(c.oid::regclass order by c.oid)
+    end,
+    bool_or(exists (
+      select from pg_trigger as g
+      where g.tgrelid = c.oid and g.tgtype & 19 = 19 and g.tgenabled in ('O', 'A')
+    )),
+    (
+      select g.tgattr = '' from pg_trigger as g
+      where g.tgrelid = t.source and g.tgname = '_pgstack_update_' || t.id
+    )
   from tree as t
   join pg_class as c on c.oid = t.relation and c.relkind in ('r', 'p')
-  having bool_or(c.relkind = 'p') or count(*) > 1
-    or exists (select from pg_inherits as i where i.inhrelid = source_members.source);
+  group by t.id, t.source;
 $$;
 
-comment on function _pgstack.source_members(regclass) is
-'A source table with its partitions and children; NULL for a table that has none and is none.';
+comment on function _pgstack.vectorizer_sources() is
+'The source of each vectorizer. members: all its tables, NULL if it neither has nor is a partition or a child. has_before_trigger: one may change updated rows. compares_all: our trigger looks at every updated row; NULL where there is none.';
 
 -- Row-level triggers of a partitioned table are cloned to its partitions, later ones too.
 create or replace function _pgstack.create_capture_triggers(
-  plan _pgstack.vectorizer_plan, member regclass, in_tree boolean
+  plan _pgstack.vectorizer_plan, member regclass, in_tree boolean, compares_all boolean
 )
 returns void
 language plpgsql volatile
@@ -39,9 +58,9 @@ declare
     select c.name::name from unnest(_pgstack.content_columns(plan.config)) as c (name)
     where c.name::name <> all (plan.key_columns)
   );
+  _named text := (select string_agg(format('%I', c.name), ', ') from unnest(_columns) as c (name));
   _level text := case when in_tree then 'for each row'
     else 'referencing %s table as %s for each statement' end;
-  _flag text := $sql$current_setting('pgstack.compare', true)$sql$;
   _trigger record;
 begin
   for _trigger in
@@ -51,23 +70,10 @@ begin
         ('delete', 'after delete', format(_level, 'old', 'old_rows'), true),
         (
           'update',
-          'after update of ' || (
-            select string_agg(format('%I', c.name), ', ') from unnest(_columns) as c (name)
-          ),
-          format(
-            $sql$for each row when (%s is distinct from 'on' and (%s))$sql$,
-            _flag, _pgstack.differs(_columns, false)
-          ),
+          'after update' || case when compares_all then '' else ' of ' || _named end,
+          format('for each row when (%s)', _pgstack.differs(_columns, compares_all)),
           true
         ),
-        (
-          'changed', 'after update',
-          format(
-            $sql$for each row when (%s = 'on' and (%s))$sql$, _flag, _pgstack.differs(_columns, true)
-          ),
-          true
-        ),
-        ('before', 'before update', 'for each statement', false),
         ('truncate', 'after truncate', 'for each statement', false)
     ) as t (name, event, clauses, is_cloned)
     where (plan.has_table or t.name <> 'delete') and (
@@ -85,8 +91,10 @@ begin
 end;
 $$;
 
-comment on function _pgstack.create_capture_triggers(_pgstack.vectorizer_plan, regclass, boolean) is
-'Puts the triggers of an adopted vectorizer on its source, or on a partition or child of that.';
+comment on function _pgstack.create_capture_triggers(
+  _pgstack.vectorizer_plan, regclass, boolean, boolean
+) is
+'Puts the triggers of an adopted vectorizer on its source, or on a partition or child of that. compares_all: every updated row, whatever columns the statement names.';
 
 create or replace function _pgstack.drop_capture(id integer)
 returns void
@@ -119,8 +127,9 @@ declare
 begin
   for _source, _name, _fires in
     select t.tgrelid::regclass, t.tgname, t.tgenabled <> 'D'
-    from _pgstack.replaced_triggers(remove_replaced_triggers.id) as o (oid)
-    join pg_trigger as t on t.oid = o.oid
+    from _pgstack.replaced_triggers() as o
+    join pg_trigger as t on t.oid = o.trigger
+    where o.id = remove_replaced_triggers.id
   loop
     if _fires then
       execute format('alter table %s disable trigger %I', _source, _name);
@@ -133,7 +142,9 @@ begin
     end;
   end loop;
   if to_regprocedure(format('ai.%I()', '_pgstack_forget_' || id)) is not null
-    and not exists (select from _pgstack.replaced_triggers(id))
+    and not exists (
+      select from _pgstack.replaced_triggers() as o where o.id = remove_replaced_triggers.id
+    )
   then
     execute format('drop function ai.%I()', '_pgstack_forget_' || id);
   end if;
@@ -143,26 +154,26 @@ $$;
 comment on function _pgstack.remove_replaced_triggers(integer) is
 'Disables the triggers that ours replace, and drops them if nobody uses the table.';
 
-create or replace function _pgstack.replaced_triggers(id integer)
-returns setof oid
+create or replace function _pgstack.replaced_triggers()
+returns table (id integer, trigger oid)
 language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select t.oid
+  select v.id, t.oid
   from ai.vectorizer as v
-  join pg_namespace as n on n.nspname = v.source_schema
-  join pg_class as c on c.relnamespace = n.oid and c.relname = v.source_table
-  join pg_trigger as t on t.tgrelid = c.oid
-  where v.id = replaced_triggers.id and t.tgparentid = 0
+  join _pgstack.vectorizer as o on o.vectorizer_id = v.id and o.adopted_at is not null
+  join _pgstack.vectorizer_sources() as s on s.id = v.id
+  join pg_trigger as t on t.tgrelid = s.source
+  where t.tgparentid = 0
     and t.tgname in (
       v.trigger_name, v.trigger_name || '_truncate',
       '_pgstack_forget_' || v.id, '_pgstack_rekey_' || v.id
     );
 $$;
 
-comment on function _pgstack.replaced_triggers(integer) is
-'The triggers on the source of a vectorizer that ours replace.';
+comment on function _pgstack.replaced_triggers() is
+'The triggers that ours replace, on the sources of adopted vectorizers.';
 
 -- ------------------------------------------------------------- tables that come and go
 
@@ -183,7 +194,8 @@ comment on function _pgstack.queue_rows(_pgstack.vectorizer_plan, regclass) is
 'Queues all rows of a table that became part of the source.';
 
 -- Makes the triggers what the source's tables need now.  Once adopted, rows of tables that
--- came are queued, and the keys of those that went.  renew: also triggers that are there.
+-- came are queued, and the keys of those that went; all rows when a BEFORE trigger has come
+-- and may have changed any.  renew: also triggers that are there.
 create or replace function _pgstack.capture_changes(plan _pgstack.vectorizer_plan, renew boolean)
 returns void
 language plpgsql volatile
@@ -193,6 +205,8 @@ as $$
 declare
   _adopted boolean;
   _known text[];
+  _compared_all boolean;
+  _compares_all boolean;
   _members regclass[];
   _member regclass;
   _is_new boolean;
@@ -200,7 +214,9 @@ begin
   execute format('lock table %s in share row exclusive mode', plan.source);
   select v.adopted_at is not null, v.members into _adopted, _known
   from _pgstack.vectorizer as v where v.vectorizer_id = plan.id;
-  _members := _pgstack.source_members(plan.source::regclass);
+  select s.members, s.has_before_trigger, s.compares_all
+  into _members, _compares_all, _compared_all
+  from _pgstack.vectorizer_sources() as s where s.id = plan.id;
   if (_known is null) <> (_members is null) then
     -- From row-level to statement-level triggers, or back: nothing of before will do.
     perform _pgstack.drop_capture(plan.id);
@@ -211,10 +227,10 @@ begin
       select from pg_trigger as t
       where t.tgrelid = _member and t.tgname = '_pgstack_truncate_' || plan.id
     );
-    if _is_new or renew then
-      perform _pgstack.create_capture_triggers(plan, _member, _members is not null);
+    if _is_new or renew or _compares_all <> _compared_all then
+      perform _pgstack.create_capture_triggers(plan, _member, _members is not null, _compares_all);
     end if;
-    if _is_new and _adopted then
+    if _adopted and (_is_new or _compares_all > _compared_all) then
       perform _pgstack.queue_rows(plan, _member);
     end if;
   end loop;
@@ -232,7 +248,7 @@ $$;
 comment on function _pgstack.capture_changes(_pgstack.vectorizer_plan, boolean) is
 'Adopts a vectorizer, or brings the triggers of an adopted one up to date. Safe to repeat.';
 
--- A detached partition keeps the triggers that were not clones.
+-- A detached partition keeps the triggers that were not clones.  Earlier builds had others.
 create or replace function _pgstack.leave_tables(
   plan _pgstack.vectorizer_plan, members regclass[]
 )
@@ -249,7 +265,10 @@ begin
     from pg_trigger as t
     where t.tgfoid = format('ai.%I()', '_pgstack_capture_' || plan.id)::regprocedure
       and t.tgparentid = 0
-      and t.tgrelid <> all (coalesce(members, array[plan.source::regclass])::oid[])
+      and (
+        t.tgrelid <> all (coalesce(members, array[plan.source::regclass])::oid[])
+        or t.tgname !~ '^_pgstack_(insert|update|delete|truncate)_'
+      )
   loop
     execute format('drop trigger %I on %s', _trigger.tgname, _trigger.relation);
   end loop;
@@ -257,36 +276,24 @@ end;
 $$;
 
 comment on function _pgstack.leave_tables(_pgstack.vectorizer_plan, regclass[]) is
-'Drops the triggers on tables that no longer belong to the source.';
+'Drops our triggers from tables that no longer belong to the source, and those that it needs no more.';
 
 -- For the worker's regular look: nothing is locked where nothing came or went.
-create or replace function _pgstack.refresh_capture(id integer)
-returns boolean
-language plpgsql volatile
+create or replace function _pgstack.outdated_captures()
+returns setof integer
+language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(refresh_capture.id);
-  _source oid := _pgstack.find_relation(_plan.source);
-  _stale boolean;
-begin
-  select v.members is distinct from _pgstack.source_members(_source::regclass)::text[] into _stale
-  from _pgstack.vectorizer as v
-  where v.vectorizer_id = _plan.id and v.adopted_at is not null and _source is not null;
-  if not found then
-    return false;
-  end if;
-  if _stale then
-    perform _pgstack.capture_changes(_plan, false);
-  end if;
-  perform _pgstack.remove_replaced_triggers(_plan.id);
-  return _stale;
-end;
+  select s.id
+  from _pgstack.vectorizer_sources() as s
+  join _pgstack.vectorizer as o on o.vectorizer_id = s.id and o.adopted_at is not null
+  where o.members is distinct from s.members::text[]
+    or s.compares_all <> s.has_before_trigger;
 $$;
 
-comment on function _pgstack.refresh_capture(integer) is
-'Takes in tables that were attached to the source of an adopted vectorizer, and lets go of those that left. Returns whether there were any.';
+comment on function _pgstack.outdated_captures() is
+'Adopted vectorizers on whose source tables or BEFORE triggers came or went.';
 
 -- A plain ai.drop_vectorizer() knows only its own triggers.
 create or replace function _pgstack.drop_leftovers()

@@ -14,9 +14,9 @@ declare
 begin
   for _child in
     select c.oid
-    from unnest(_pgstack.source_members(plan.source::regclass)) as m (relation)
-    join pg_class as c on c.oid = m.relation
-    where c.oid <> plan.source::regclass and not c.relispartition
+    from _pgstack.vectorizer_sources() as s
+    join pg_class as c on c.oid = any(s.members)
+    where s.id = plan.id and c.oid <> plan.source::regclass and not c.relispartition
   loop
     perform _pgstack.queue_rows(plan, _child);
   end loop;

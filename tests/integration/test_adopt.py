@@ -114,7 +114,7 @@ def test_adopting_is_for_owners(conn: Conn, make_role: Callable[[str], str]) -> 
 HOSTILE = [
     '"; drop table victim; --',
     "$body$; drop table victim; --",
-    "Ünï cöde",
+    "Ünï 'cöde'",
     "_row",
     "r",
     "K",
@@ -158,6 +158,35 @@ def test_hostile_names(conn: Conn, name: str) -> None:
     conn.execute("select from victim")
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_in_bulk(conn: Conn, name: str) -> None:
+    table, key = sql.Identifier(name), sql.Identifier(name + "k")
+    conn.execute(
+        sql.SQL("create table {} (id int, {} text, body text, primary key (id, {}))").format(
+            table, key, key
+        )
+    )
+    conn.execute(
+        "select pgstack.create_vectorizer(%s::regclass, 'body', name => 'v', dimensions => 3, "
+        "destination => 'v')",
+        (table.as_string(),),
+    )
+    conn.execute(
+        sql.SQL("insert into {} select i, 'k', 'x' from generate_series(1, 100) as i").format(table)
+    )
+    conn.execute(
+        sql.SQL(
+            "insert into v_store (id, {}, chunk_seq, chunk, embedding) "
+            "select id, {}, 0, 'x', '[1,1,1]' from {}"
+        ).format(key, key, table)
+    )
+    queued(conn)
+    for last, rows in [(20, 20), (90, 70)]:
+        conn.execute(sql.SQL("delete from {} where id <= {}").format(table, last))
+        assert len(queued(conn)) == rows
+        assert embedded(conn) == list(range(last + 1, 101))
+
+
 # ---------------------------------------------------------------------- adopt, drop, install
 
 
@@ -168,8 +197,7 @@ def test_adopting_replaces_pgais_triggers_and_queues_nothing(conn: Conn) -> None
     assert queued(conn) == []
     ours = triggers(conn)
     assert {name.rsplit("_", 1)[0] for name in ours} == {
-        f"t _pgstack_{name}"
-        for name in ("insert", "update", "changed", "before", "delete", "truncate")
+        f"t _pgstack_{name}" for name in ("insert", "update", "delete", "truncate")
     }
     (since,) = column(conn, "select adopted_at from _pgstack.vectorizer")
     assert since is not None
@@ -178,6 +206,20 @@ def test_adopting_replaces_pgais_triggers_and_queues_nothing(conn: Conn) -> None
     assert column(conn, "select adopted_at from _pgstack.vectorizer") == [since]
     assert queued(conn) == []
     assert column(conn, "select count(*) from pg_proc where proname ~ '^_pgstack_forget_'") == [0]
+
+
+def test_triggers_of_earlier_builds_go(conn: Conn) -> None:
+    run(conn, f"{LONE}; {OURS}")
+    before = triggers(conn)
+    (nr,) = column(conn, "select id from ai.vectorizer")
+    run(
+        conn,
+        f"create trigger _pgstack_before_{nr} before update on t for each statement "
+        f"execute function ai._pgstack_capture_{nr}();"
+        f"select _pgstack.prepare_vectorizer({nr}); insert into t (id) values (1);"
+        "update t set body = 'one'",
+    )
+    assert triggers(conn) == before
 
 
 def test_adopting_waits_for_writers_and_gives_up(db: Conn, db_url: str) -> None:

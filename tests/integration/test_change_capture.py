@@ -23,6 +23,7 @@ from tests.integration.capturing import (
     PGAIS,
     REFRESH,
     Conn,
+    column,
     embed,
     embedded,
     make_source,
@@ -206,12 +207,28 @@ BEFORE_TRIGGER = """
 """
 
 
+def compares_all(conn: Conn) -> bool:
+    """Whether the triggers look at every updated row."""
+    (found,) = column(
+        conn,
+        "select bool_and(tgattr = '') from pg_trigger where tgname like '\\_pgstack\\_update\\_%' "
+        "having bool_and(tgattr = '') = bool_or(tgattr = '')",
+    )
+    return bool(found)
+
+
+WAITING = """
+    select exists (select from pg_locks where relation = 't'::regclass and not granted)
+"""
+
+
 @pytest.mark.parametrize(
     ("kind", "where"), [("lone", "t"), ("partitioned", "t"), ("partitioned", "t_1")]
 )
 def test_what_a_before_trigger_changes(make: Callable[[str], Conn], kind: str, where: str) -> None:
     conn = make(KINDS[kind])
-    run(conn, BEFORE_TRIGGER.format(where))
+    run(conn, f"{BEFORE_TRIGGER.format(where)}; {REFRESH}")
+    assert queued(conn) == [1, 2, 3]
     for table in ("t", "t_1") if kind == "partitioned" else ("t",):
         with conn.transaction(force_rollback=True):
             run(conn, f"update {table} set note = 'new' where id = 1")
@@ -225,9 +242,55 @@ def test_what_a_before_trigger_changes(make: Callable[[str], Conn], kind: str, w
 def test_a_before_trigger_on_a_child(make: Callable[[str], Conn]) -> None:
     conn = make(INHERITED)
     run(conn, "insert into t_1 (id, body) values (5, 'five')" + ";" + BEFORE_TRIGGER.format("t_1"))
+    run(conn, REFRESH)
     queued(conn)
     run(conn, "update t set note = 'new'")
     assert queued(conn) == [5]
+
+
+@pytest.mark.parametrize("create", [OURS, f"{PGAIS}; {ADOPT}"])
+def test_a_before_trigger_that_was_there_first(conn: Conn, create: str) -> None:
+    run(conn, f"{LONE}; insert into t (id, body) values (1, 'one'); {BEFORE_TRIGGER.format('t')}")
+    run(conn, create)
+    assert queued(conn) == [1]
+    run(conn, f"update t set note = 'new'; {REFRESH}")
+    assert queued(conn) == [1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_triggers_come_and_go(make: Callable[[str], Conn], kind: str) -> None:
+    conn = make(KINDS[kind])
+    before = triggers(conn)
+    for statement, compares, keys in [
+        (BEFORE_TRIGGER.format("t"), True, [1, 2, 3]),
+        ("create trigger again before update of note on t for each row "
+         "execute function shout()", True, []),
+        ("drop trigger shout on t", True, []),
+        ("alter table t disable trigger again", False, []),
+        ("alter table t enable replica trigger again", False, []),
+        ("alter table t enable always trigger again", True, [1, 2, 3]),
+        ("drop trigger again on t", False, []),
+        ("create trigger after_all after update on t for each row execute function shout();"
+         "create trigger whole before update on t for each statement execute function shout();"
+         "create trigger first before insert or delete on t for each row "
+         "execute function shout()", False, []),
+    ]:  # fmt: skip
+        run(conn, f"{statement}; {REFRESH}")
+        assert (compares_all(conn), queued(conn)) == (compares, keys), statement
+        assert column(conn, REFRESH) == [0]
+    assert triggers(conn) == before
+
+
+def test_a_before_trigger_in_front_of_a_column_of_vectors(conn: Conn) -> None:
+    run(
+        conn,
+        f"{LONE}; select pgstack.create_vectorizer('t', 'body', name => 'v', dimensions => 3, "
+        "embedding_column => 'e'); insert into t (id, body) values (1, 'one'), (2, 'two');"
+        f"{BEFORE_TRIGGER.format('t')}; update t set note = 'new'; {REFRESH}",
+    )
+    assert queued(conn) == [1, 2]
+    run(conn, "update t set e = '[1,1,1]'")
+    assert queued(conn) == []
 
 
 def test_a_before_trigger_that_is_younger_than_the_snapshot(db: Conn, db_url: str) -> None:
@@ -236,9 +299,43 @@ def test_a_before_trigger_that_is_younger_than_the_snapshot(db: Conn, db_url: st
     with psycopg.connect(db_url) as old:
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("select from pg_trigger limit 1")
-        run(db, BEFORE_TRIGGER.format("t"))
+        run(db, f"{BEFORE_TRIGGER.format('t')}; {REFRESH}")
+        queued(db)
         run(old, "update t set note = 'new'")
     assert queued(db) == [1]
+
+
+def test_what_a_before_trigger_changed_before_the_worker_saw_it(
+    db: Conn, db_url: str, worker: object
+) -> None:
+    """While a writer is at it, too: its rows are queued when it is done."""
+    run(
+        db,
+        f"{LONE}; select pgstack.create_vectorizer('t', 'body', name => 'v', destination => 'v');"
+        "insert into t (id, body) select i, 'text ' || i from generate_series(1, 100) as i",
+    )
+    assert column(db, "select pgstack.wait_until_fresh('v', '60s')") == [True]
+    with psycopg.connect(db_url) as writer:
+        run(db, BEFORE_TRIGGER.format("t"))
+        run(writer, "update t set note = 'new' where id <= 50")
+        run(db, "update t set note = 'new' where id = 51")
+        while column(db, WAITING) == [False]:  # the worker, for the writer
+            run(db, "select pg_sleep(0.01)")
+    while not compares_all(db):
+        run(db, "select pg_sleep(0.01)")
+    assert column(db, "select pgstack.wait_until_fresh('v', '60s')") == [True]
+    changed = "select id from v_store where chunk = upper(chunk) order by id"
+    assert column(db, changed) == list(range(1, 52))
+    run(db, "update t set note = 'newer' where id = 60")
+    assert column(db, "select pgstack.wait_until_fresh('v', '60s')") == [True]
+    assert column(db, changed) == [*range(1, 52), 60]
+    embedded_texts = "select sum(texts) from _pgstack.usage where vectorizer = 'v'"
+    while column(db, embedded_texts)[0] < 152:
+        run(db, "select pg_sleep(0.01)")
+    assert column(db, embedded_texts) == [152]  # what did not change kept its vectors
+    run(db, "drop trigger shout on t")
+    while compares_all(db):
+        run(db, "select pg_sleep(0.01)")
 
 
 def test_long_texts_under_a_before_trigger(make: Callable[[str], Conn]) -> None:
@@ -251,7 +348,7 @@ def test_long_texts_under_a_before_trigger(make: Callable[[str], Conn]) -> None:
         "if new.title = 'cut' then new.body := left(new.body, -1) || '!'; end if; "
         "return new; end $$;"
         "create trigger touch before update on t for each row execute function touch();"
-        "update t set body = "
+        f"{REFRESH}; update t set body = "
         "(select string_agg(md5(i::text), ' ') from generate_series(1, 900) as i)",
     )
     assert queued(conn) == [1, 2, 3]
