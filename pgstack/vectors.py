@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
-from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from psycopg.adapt import Buffer, Dumper, PyFormat
@@ -48,6 +47,11 @@ where e.extname = 'vector'
 """
 
 
+@lru_cache(maxsize=8)
+def _format(length: int) -> struct.Struct:
+    return struct.Struct(f">HH{length}f")
+
+
 class Vector(bytes):
     """One vector as pgvector sends and receives it."""
 
@@ -58,13 +62,13 @@ class Vector(bytes):
         """Return ``numbers`` packed; raise ValueError for what pgvector would refuse."""
         if not 0 < len(numbers) <= MAX_DIMENSIONS:
             raise ValueError(f"a vector has 1 to {MAX_DIMENSIONS} numbers, not {len(numbers)}")
-        floats = array("f", numbers)
-        # A sum of 4-byte floats is finite only if every term is, and is faster than a look at each.
-        if not math.isfinite(sum(floats)):
+        # A sum is finite only if every term is, and is faster than a look at each.
+        if not math.isfinite(sum(numbers)):
             raise ValueError("a number of the vector is not finite")
-        if sys.byteorder == "little":
-            floats.byteswap()
-        return cls(_HEAD.pack(len(floats), 0) + floats.tobytes())
+        try:
+            return cls(_format(len(numbers)).pack(len(numbers), 0, *numbers))
+        except OverflowError:
+            raise ValueError("a number of the vector is not finite") from None
 
     @property
     def dimensions(self) -> int:
