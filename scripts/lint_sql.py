@@ -25,7 +25,10 @@ PREAMBLE = (
 IGNORED: dict[str, str] = {}
 
 # Functions that may go without a pinned search_path: hot ones that PostgreSQL must inline.
-INLINED: tuple[str, ...] = ("_pgstack.content_version(jsonb)", "_pgstack.key_digest(jsonb)")
+INLINED: tuple[str, ...] = (
+    "_pgstack.content_version(content jsonb)",
+    "_pgstack.key_digest(key jsonb)",
+)
 
 
 def pgspot(sql: str, *options: str) -> subprocess.CompletedProcess[str]:
