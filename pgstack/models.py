@@ -181,7 +181,7 @@ class ModelServer(_Client):
 
     @cached_property
     def _ollama(self) -> ollama.AsyncClient:
-        """Return the package's client; importing it takes as long as connecting to a database."""
+        """Return the package's client; importing it is slow."""
         import ollama
 
         return ollama.AsyncClient(self.url, **self._options())

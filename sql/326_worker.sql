@@ -58,13 +58,13 @@ begin
     $sql$
     delete from _pgstack.work as w
     where w.vectorizer_id = $1 and w.state <> 'failed' and w.due_at < clock_timestamp()
-      and (w.state = 'waiting' or (w.worker = any (_pgstack.lease_holders())) is not true)
+      and (w.state = 'waiting' or (w.worker = any ($2)) is not true)
       and not exists (
         select from %s as r, jsonb_to_record(w.key) as k (%s) where %s
       )
     $sql$,
     _plan.queue, _plan.key_record, _plan.key_match
-  ) using work_sweep.id;
+  ) using work_sweep.id, _pgstack.lease_holders();
 end;
 $$;
 

@@ -68,7 +68,7 @@ def run(options: WorkerOptions, meter: Meter | None = None) -> Meter:
     ``meter`` counts what it does; somebody may watch it from another thread.
     """
     # An answer is hundreds of thousands of numbers, none in a cycle: looking for cycles as often
-    # as Python does by default took some 7 % of a worker's time (bench-sync, case a).
+    # as Python does by default is time lost.
     gc.freeze()
     gc.set_threshold(20_000)
     return asyncio.run(_run(options, meter or Meter()))
