@@ -20,16 +20,17 @@ declare
 begin
   execute format(
     $sql$
-    with same as materialized (
-      select q.nr
-      from unnest($1, $2) with ordinality as q (key, version, nr)
-      cross join lateral jsonb_to_record(q.key) as k (%1$s)
-      join %2$s as r on %3$s
-      -- is true: nobody shall join by the version, which takes reading all rows.
-      where (_pgstack.content_version(%4$s) = q.version) is true
+    select coalesce(array_agg(q.nr::integer), '{}')
+    from unnest($1, $2) with ordinality as q (key, version, nr)
+    cross join lateral jsonb_to_record(q.key) as k (%1$s)
+    -- By its key, one row at a time: a locking subquery cannot be joined in another way, as by
+    -- reading a whole table of some thousand rows for each batch.
+    cross join lateral (
+      select
+      from %2$s as r
+      where %3$s and _pgstack.content_version(%4$s) = q.version
       for no key update of r skip locked
-    )
-    select coalesce(array_agg(s.nr::integer), '{}') from same as s
+    ) as same
     $sql$,
     plan.key_record, plan.source, plan.key_match, plan.content_json
   ) using keys, versions into _unchanged;
@@ -54,7 +55,7 @@ begin
     $sql$
     delete from %1$s as r
     using unnest($1) with ordinality as q (key, nr), jsonb_to_record(q.key) as k (%2$s)
-    where %3$s and q.nr = any ($2)
+    where %3$s and q.nr::integer = any ($2)
     $sql$,
     plan.queue, plan.key_record, plan.key_match
   ) using keys, settled;
@@ -110,21 +111,18 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _got integer;
+  _embedding @extschema:vector@.vector;
 begin
-  select @extschema:vector@.vector_dims(e.embedding) into _got
-  from unnest(check_dimensions.embeddings) as e (embedding)
-  where @extschema:vector@.vector_dims(e.embedding) <> plan.dimensions
-  limit 1;
-  if found then
+  foreach _embedding in array check_dimensions.embeddings loop
+    continue when (@extschema:vector@.vector_dims(_embedding) = plan.dimensions) is not false;
     raise exception 'vectorizer "%" stores % dimensions, the model "%" gives %',
-      plan.name, plan.dimensions, plan.model, _got
+      plan.name, plan.dimensions, plan.model, @extschema:vector@.vector_dims(_embedding)
       using errcode = 'PS002',
       hint = format(
         'Make it again: select pgstack.drop_vectorizer(%L, drop_data => true); '
         'select pgstack.create_vectorizer(...);', plan.name
       );
-  end if;
+  end loop;
 end;
 $$;
 
@@ -142,9 +140,6 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if array_position(embeddings, null) is null then
-    return;
-  end if;
   execute format(
     $sql$
     select
@@ -187,7 +182,7 @@ declare
       select k.*, q.nr as _pgstack_nr
       from unnest($1) with ordinality as q (key, nr)
       cross join lateral jsonb_to_record(q.key) as k (%s)
-      where q.nr = any ($2)
+      where q.nr::integer = any ($2)
     )
     $sql$,
     plan.key_record
@@ -256,7 +251,7 @@ begin
     $sql$
     delete from %1$s as r
     using unnest($1) with ordinality as q (key, nr), jsonb_to_record(q.key) as k (%2$s)
-    where %3$s and q.nr = any ($2)
+    where %3$s and q.nr::integer = any ($2)
     $sql$,
     plan.target, plan.key_record, plan.key_match
   ) using keys, settled;
@@ -295,7 +290,7 @@ begin
     from unnest($1) with ordinality as q (key, nr)
     cross join lateral jsonb_to_record(q.key) as k (%3$s)
     left join unnest($3, $4) as v (nr, embedding) on v.nr = q.nr
-    where %4$s and q.nr = any ($2)
+    where %4$s and q.nr::integer = any ($2)
     $sql$,
     plan.source, plan.embedding_column, plan.key_record, plan.key_match
   ) using keys, settled, numbers, embeddings;
@@ -349,7 +344,8 @@ begin
   from (
     select
       _pgstack.key_digest(q.key) as digest,
-      q.version is null or q.nr = any (end_leases.settled) as done
+      -- in, not any: by a hash table, not by reading the array for each row.
+      q.version is null or q.nr in (select s.nr from unnest(end_leases.settled) as s (nr)) as done
     from unnest(end_leases.keys, end_leases.versions) with ordinality as q (key, version, nr)
   ) as h;
   -- By array: joined, the few rows that statistics know of invite comparing all with all.
@@ -384,31 +380,33 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_complete.vectorizer_id);
   _settled integer[];
-  _found record;
+  _chunks text[] := work_complete.chunks;
+  _embeddings @extschema:vector@.vector[] := work_complete.embeddings;
 begin
   if _plan.id is null then
     return 0;
   end if;
   perform _pgstack.check_dimensions(_plan, work_complete.embeddings);
   _settled := _pgstack.lock_unchanged(_plan, work_complete.keys, work_complete.versions);
-  _found := _pgstack.find_vectors(_plan, digests, chunks, embeddings);
-  select coalesce(array_agg(s.nr), '{}') into _settled
-  from unnest(_settled) as s (nr)
-  where s.nr not in (
-    select c.nr
-    from unnest(numbers, _found.chunks, _found.embeddings) as c (nr, chunk, embedding)
-    where c.chunk is null or c.embedding is null
-  );
+  if array_position(_chunks, null) is not null or array_position(_embeddings, null) is not null then
+    select f.chunks, f.embeddings into _chunks, _embeddings
+    from _pgstack.find_vectors(_plan, work_complete.digests, _chunks, _embeddings) as f;
+    select coalesce(array_agg(s.nr), '{}') into _settled
+    from unnest(_settled) as s (nr)
+    where s.nr not in (
+      select c.nr
+      from unnest(work_complete.numbers, _chunks, _embeddings) as c (nr, chunk, embedding)
+      where c.chunk is null or c.embedding is null
+    );
+  end if;
   if not _plan.has_table then
-    perform _pgstack.write_column(_plan, keys, _settled, numbers, _found.embeddings);
+    perform _pgstack.write_column(_plan, keys, _settled, numbers, _embeddings);
   elsif _pgstack.has_digests(_plan) then
     perform _pgstack.write_chunks(
-      _plan, keys, _settled, numbers, seqs, starts, ends, digests, _found.chunks, _found.embeddings
+      _plan, keys, _settled, numbers, seqs, starts, ends, digests, _chunks, _embeddings
     );
   else
-    perform _pgstack.rewrite_chunks(
-      _plan, keys, _settled, numbers, seqs, _found.chunks, _found.embeddings
-    );
+    perform _pgstack.rewrite_chunks(_plan, keys, _settled, numbers, seqs, _chunks, _embeddings);
   end if;
   perform _pgstack.unqueue(_plan, work_complete.keys, _settled);
   perform _pgstack.settle_gone(_plan, (

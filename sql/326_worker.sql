@@ -96,6 +96,10 @@ begin
     perform _pgstack.worker_stop(_dead);
     _swept := _swept + 1;
   end loop;
+  -- A worker may have claimed rows of a vectorizer that was being dropped: a foreign key would
+  -- be looked up, and its row be locked, for each row of each claim.
+  delete from _pgstack.work as w
+  where not exists (select from ai.vectorizer as v where v.id = w.vectorizer_id);
   perform _pgstack.work_sweep(o.vectorizer_id)
   from (
     select distinct w.vectorizer_id

@@ -8,7 +8,6 @@ goes away everything is cancelled and begun anew when it is back: leases make th
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import uuid
 from collections.abc import Sequence
@@ -67,10 +66,6 @@ def run(options: WorkerOptions, meter: Meter | None = None) -> Meter:
 
     ``meter`` counts what it does; somebody may watch it from another thread.
     """
-    # An answer is hundreds of thousands of numbers, none in a cycle: looking for cycles as often
-    # as Python does by default is time lost.
-    gc.freeze()
-    gc.set_threshold(20_000)
     return asyncio.run(_run(options, meter or Meter()))
 
 
@@ -189,7 +184,7 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> Non
 async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     """Give what runs some seconds to finish once the worker was asked to stop."""
     await session.stopping.wait()
-    session.work.set()
+    session.moved.set()
     session.questions.set()
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
@@ -202,7 +197,7 @@ async def _listen(session: Session, listener: psycopg.AsyncConnection[Any]) -> N
             case "pgstack_cancel":
                 session.withdrawn.set()
             case "pgstack_work":
-                session.work.set()
+                session.tell_news()
     raise psycopg.OperationalError("the listening connection ended")
 
 
@@ -215,7 +210,7 @@ async def _maintain(session: Session, bridge: Bridge) -> None:
         await session.fetch(queries.WORK_RENEW, session.worker)
         await _keep_ledger(session)
         if await session.value(queries.PREPARE):
-            session.work.set()  # their queues were filled before they could wake us
+            session.tell_news()  # their queues were filled before they could wake us
         beat += 1
         if beat % SWEEP_EVERY == 0:
             await session.fetch(queries.WORKER_SWEEP)

@@ -83,7 +83,7 @@ class Bridge:
         self.tasks.pop(request, None)
         self.session.asking -= 1
         if not self.session.asking:
-            self.session.work.set()  # bulk work waited
+            self.session.moved.set()  # bulk work waited
         if len(self.tasks) == MOST_AT_ONCE - 1:
             self.session.questions.set()  # there was no room before
 

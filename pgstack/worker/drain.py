@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -109,21 +110,25 @@ class Drain:
     servers: dict[str, ModelServer] = field(default_factory=dict)
     wishes: dict[int, Wish] = field(default_factory=dict)  # by vectorizer
     batches: int = 0  # in hand
+    more: set[str] = field(default_factory=set)  # models for which more rows may be due
+    look_at: float = 0.0  # when to look at all the others, too
 
     async def run(self) -> None:
         """Run until the worker stops, or, once, until nothing is left to do."""
         session = self.session
+        # Few statements at a time use few connections, and each of these remembers its plans.
+        self._turns = asyncio.Semaphore(session.concurrency + 2)
         try:
             async with asyncio.TaskGroup() as self._group:
                 while not session.stopping.is_set():
-                    session.work.clear()  # before the claim: what comes later wakes us again
+                    session.moved.clear()  # before the claim: what comes later wakes us again
                     for model in self.models.values():
                         model.pump()
-                    if await self._start_batch():
+                    if self._may_claim() and await self._start_batch():
                         continue
                     if session.once and not self.batches and not await self._left():
                         break
-                    await wait_for(session.work, await self._idle_seconds())
+                    await wait_for(session.moved, self.look_at - time.monotonic())
                 for model in self.models.values():
                     model.stop()
         finally:
@@ -132,26 +137,37 @@ class Drain:
         if given_up := [model.given_up for model in self.models.values() if model.given_up]:
             raise ModelServerDown(given_up[0])
 
+    async def _fetch(self, query: LiteralString, *params: object) -> list[Any]:
+        async with self._turns:
+            return await self.session.fetch(query, *params)
+
     async def _left(self) -> int:
         given_up = [key for key, model in self.models.items() if model.given_up]
         return int(await self.session.value(queries.WORK_LEFT, self.session.names, given_up))
 
-    async def _idle_seconds(self) -> float:
-        due = await self.session.value(queries.WORK_NEXT_DUE)
-        longest = 0.2 if self.session.once else POLL_SECONDS
-        return min(longest, float(due or longest))
-
     # ------------------------------------------------------------------ claim
+
+    def _may_claim(self) -> bool:
+        """Whether there may be rows that are due, and room for them."""
+        if self.batches >= MOST_BATCHES:
+            return False
+        if self.session.news or time.monotonic() >= self.look_at:
+            return True
+        return any(self.models[key].has_room for key in self.more)
 
     async def _start_batch(self) -> bool:
         """Claim rows and start a task for them.  False: nothing is due, or nobody has room."""
-        if self.batches >= MOST_BATCHES:
-            return False
         session = self.session
+        if session.news:
+            session.news = False
+            self.look_at = 0.0  # until a claim finds nothing
         resting = [key for key, model in self.models.items() if not model.has_room]
-        claimed = await session.fetch(
+        claimed = await self._fetch(
             queries.WORK_CLAIM, session.worker, session.names, self._wishes(), resting
         )
+        if not claimed:
+            self.more = set(resting)
+            self.look_at = time.monotonic() + await self._idle_seconds()
         for vectorizer, name, keys, *configuration in claimed:
             self.wishes.setdefault(vectorizer, Wish()).after = keys[-1]
             batch = Batch(vectorizer, name, keys, [None] * len(keys), [])
@@ -160,6 +176,14 @@ class Drain:
             self.batches += 1
             self._group.create_task(self._run_batch(batch, model))
         return bool(claimed)
+
+    async def _idle_seconds(self) -> float:
+        """Return how long nothing becomes due, unless there is news."""
+        due = await self.session.value(queries.WORK_NEXT_DUE)
+        now = time.monotonic()
+        rests = [wish.rest_until - now for wish in self.wishes.values() if wish.rest_until > now]
+        longest = 0.2 if self.session.once else POLL_SECONDS
+        return min(longest, float(due or longest), *rests)
 
     def _wishes(self) -> str:
         return f"{{{', '.join(f'"{id_}": {wish}' for id_, wish in self.wishes.items())}}}"
@@ -198,7 +222,7 @@ class Drain:
             await self._release(batch, exc, blocks=True)
         finally:
             self.batches -= 1
-            self.session.work.set()
+            self.session.moved.set()
 
     async def _load_rows(self, batch: Batch, model: Model) -> list[Batch]:
         """Load leased rows, in one part unless some cannot be loaded: these are set apart."""
@@ -219,7 +243,7 @@ class Drain:
         return loaded
 
     async def _load(self, batch: Batch, model: Model) -> Batch:
-        rows = await self.session.fetch(
+        rows = await self._fetch(
             queries.WORK_LOAD, batch.vectorizer, text_array(batch.keys), await model.digest()
         )
         versions: list[bytes | None] = [None] * len(batch.keys)
@@ -285,7 +309,7 @@ class Drain:
 
     async def _write(self, batch: Batch, vectors: Vectors) -> None:
         session = self.session
-        written = await session.value(
+        [(written,)] = await self._fetch(
             queries.WORK_COMPLETE,
             session.worker,
             batch.vectorizer,
@@ -299,6 +323,8 @@ class Drain:
             text_array(c.chunk for c in batch.chunks),
             [vectors.get(c.digest) for c in batch.chunks],
         )
+        if written < len(batch.keys):
+            session.tell_news()  # the others are due again in a moment
         kept = sum(c.text is None for c in batch.chunks)
         session.meter.wrote(batch.name, rows=written, chunks=len(batch.chunks), kept=kept)
         log.debug("%s: %s rows, %s chunks, %s kept", batch.name, written, len(batch.chunks), kept)
@@ -324,7 +350,7 @@ class Drain:
         message = _message(exc, *(chunk.text for chunk in row.chunks if chunk.text))
         log.warning("%s: a row was refused: %s", row.name, message)
         self.session.meter.row_failed(row.name)
-        await self.session.fetch(
+        await self._fetch(
             queries.WORK_FAIL,
             self.session.worker,
             row.vectorizer,
@@ -333,11 +359,12 @@ class Drain:
             message,
             fault is Fault.INPUT,
         )
+        self.session.tell_news()
 
     async def _release(self, batch: Batch, exc: BaseException | None, *, blocks: bool) -> None:
         if exc is not None:
             log.warning("%s: %s", batch.name, _message(exc))
-        await self.session.fetch(
+        await self._fetch(
             queries.WORK_RELEASE,
             self.session.worker,
             batch.vectorizer,
@@ -345,6 +372,7 @@ class Drain:
             None if exc is None else _message(exc),
             blocks,
         )
+        self.session.tell_news()
 
 
 def _message(exc: BaseException, *texts: str) -> str:

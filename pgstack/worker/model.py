@@ -183,7 +183,7 @@ class Model:
                 answer = await self._ask(texts, sent)
             finally:
                 self.calls -= 1
-                self.session.work.set()
+                self.session.moved.set()
             seconds = time.monotonic() - began
             await self._pump_first()
             result = self.server.read_embeddings(
@@ -314,6 +314,7 @@ class Model:
         if await self._pause(pause) and exc.fault is Fault.SERVER:
             self.failures -= 1
         self.resting = False
+        self.session.moved.set()
 
     async def _pause(self, seconds: float) -> bool:
         """Wait, but no longer than until a server that is gone is back; True: it came back."""

@@ -23,8 +23,8 @@ class Session:
     """One connection of a worker to its database, for as long as that lasts.
 
     ``names`` limits the worker to some vectorizers; None means all of them.
-    ``work`` and ``questions`` are set when there may be something to do, ``withdrawn`` when
-    a question may not be wanted any more.
+    ``moved`` and ``questions`` are set when there may be something to do, ``withdrawn`` when
+    a question may not be wanted any more.  ``news``: rows may have become due.
     """
 
     worker: uuid.UUID
@@ -37,9 +37,15 @@ class Session:
     once: bool = False  # end when nothing is left to do
     model_timeout: float = 300.0  # seconds a vectorizer's call may take
     asking: int = 0  # questions being answered; bulk work waits for them
-    work: asyncio.Event = field(default_factory=asyncio.Event)
+    news: bool = True
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell_news(self) -> None:
+        """Have the vectorizers looked at."""
+        self.news = True
+        self.moved.set()
 
     async def fetch(self, query: LiteralString, *params: object) -> list[Any]:
         """Run one statement in a transaction of its own; return its rows.

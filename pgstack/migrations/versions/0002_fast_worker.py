@@ -24,6 +24,8 @@ _TABLES = (
       add column rated_at timestamptz not null default now(),
       drop column busy_seconds
     """,
+    # It cost every claim a look-up and a lock a row; worker_sweep() forgets dropped vectorizers.
+    "alter table _pgstack.work drop constraint work_vectorizer_id_fkey",
     # Vectorizers are prepared anew: their triggers and columns changed.
     "update _pgstack.vectorizer set prepared_at = null",
     # What model calls cost.  By name, so that it outlives the vectorizer; '' for questions.
