@@ -113,7 +113,7 @@ as $$
 declare
   _embedding @extschema:vector@.vector;
 begin
-  foreach _embedding in array check_dimensions.embeddings loop
+  foreach _embedding in array coalesce(check_dimensions.embeddings, '{}') loop
     continue when (@extschema:vector@.vector_dims(_embedding) = plan.dimensions) is not false;
     raise exception 'vectorizer "%" stores % dimensions, the model "%" gives %',
       plan.name, plan.dimensions, plan.model, @extschema:vector@.vector_dims(_embedding)

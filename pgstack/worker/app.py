@@ -39,7 +39,7 @@ LONGEST_RETRY = 10.0
 # the fact that it was done, so it is done again; there is no need to wait for the disk.
 # enable_seqscan, enable_mergejoin: every statement finds its rows by key.  Queues grow and
 # shrink faster than statistics; a plan that reads them whole is right only while they are empty.
-_SETTINGS = {
+SETTINGS = {
     "row_security": "off",
     "lock_timeout": "3s",
     "synchronous_commit": "off",
@@ -47,7 +47,7 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-WORKER_OPTIONS = OPTIONS + "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())
+WORKER_OPTIONS = OPTIONS + "".join(f" -c {name}={value}" for name, value in SETTINGS.items())
 
 
 @dataclass(frozen=True)

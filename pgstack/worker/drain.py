@@ -128,7 +128,7 @@ class Drain:
                         continue
                     if session.once and not self.batches and not await self._left():
                         break
-                    await wait_for(session.moved, self.look_at - time.monotonic())
+                    await wait_for(session.moved, self._pause())
                 for model in self.models.values():
                     model.stop()
         finally:
@@ -154,6 +154,10 @@ class Drain:
         if self.session.news or time.monotonic() >= self.look_at:
             return True
         return any(self.models[key].has_room for key in self.more)
+
+    def _pause(self) -> float:
+        """Return after how many seconds to go on if nothing moves."""
+        return POLL_SECONDS if self.batches >= MOST_BATCHES else self.look_at - time.monotonic()
 
     async def _start_batch(self) -> bool:
         """Claim rows and start a task for them.  False: nothing is due, or nobody has room."""

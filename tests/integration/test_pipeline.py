@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
+from pgstack import queries
+from pgstack.worker.app import WorkerOptions, run
+from pgstack.worker.session import Session
 from tests.integration.test_worker import await_status, fresh, rows, status, vectorize
 
 Connection = psycopg.Connection[Any]
@@ -303,6 +306,29 @@ def test_a_long_queue_does_not_keep_a_short_one_waiting(
     db.execute("insert into b values (1, 'short')")
     assert fresh(db, "b")
     assert status(db, "a")["pending"] > 5000
+
+
+def test_a_worker_asks_for_rows_only_when_there_may_be_some(
+    db: Connection, db_url: str, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each end of a batch or a call wakes the worker; hardly any is a reason to claim."""
+    claims = []
+
+    async def fetch(session: Session, query: LiteralString, *params: object) -> list[Any]:
+        found = await really_fetch(session, query, *params)
+        if query == queries.WORK_CLAIM:
+            claims.append(bool(found))
+        return found
+
+    really_fetch = Session.fetch
+    monkeypatch.setattr(Session, "fetch", fetch)
+    db.execute("create table t (id int primary key, body text)")
+    db.execute("insert into t select i, 'text ' || i from generate_series(1, 8000) as i")
+    vectorize(db, "t", "body")
+    models.misbehave(latency_ms=20)
+    run(WorkerOptions(db_url, models.url, once=True))
+    assert rows(db, "select count(*) from t_embedding_store") == [(8000,)]
+    assert claims.count(False) < claims.count(True) / 2
 
 
 # ------------------------------------------------------------------ questions first

@@ -1,0 +1,64 @@
+"""The worker's functions: what they read, and what they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgstack.worker.app import SETTINGS
+
+Conn = psycopg.Connection[Any]
+Drain = Callable[[], int]
+
+ROWS, BATCH = 2000, 100
+
+
+def value(conn: Conn, query: str) -> Any:
+    [(found,)] = conn.execute(query.encode()).fetchall()
+    return found
+
+
+@pytest.fixture
+def docs(conn: Conn) -> Conn:
+    """A vectorizer on some thousand rows, in a session with a worker's settings."""
+    for setting in SETTINGS.items():
+        conn.execute("select set_config(%s, %s, true)", setting)
+    conn.execute("create table docs (id integer primary key, body text)")
+    conn.execute(f"insert into docs select i, 'text ' || i from generate_series(1, {ROWS}) i")
+    conn.execute("analyze docs")
+    conn.execute(
+        "select pgstack.create_vectorizer('docs', 'body', dimensions => 3, index => 'none',"
+        " enqueue_existing => false)"
+    )
+    return conn
+
+
+def test_a_batch_reads_its_own_rows_only(docs: Conn, drain: Drain) -> None:
+    """A few rows of a table are found by key, also where it is small enough to be read."""
+    docs.execute("update docs set body = body || '!'")
+    assert drain() == ROWS
+    docs.execute("analyze")
+    docs.execute(f"update docs set body = body || '?' where id <= {BATCH}")
+    read = """
+      select sum(idx_tup_fetch + seq_tup_read) from pg_stat_xact_user_tables
+      where relname in ('docs', 'docs_embedding_store')
+    """
+    before = value(docs, read)
+    assert drain() == BATCH
+    assert value(docs, read) - before <= 10 * BATCH
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["select pgstack.drop_vectorizer('docs')", "select ai.drop_vectorizer('docs', false)"],
+)
+def test_a_dropped_vectorizer_leaves_no_leases(docs: Conn, statement: str) -> None:
+    docs.execute("update docs set body = body || '!' where id <= 10")
+    docs.execute("select from _pgstack.work_claim(gen_random_uuid(), null, '{}', '{}')")
+    assert value(docs, "select count(*) from _pgstack.work") == 10
+    docs.execute(statement.encode())
+    docs.execute("select _pgstack.worker_sweep()")
+    assert value(docs, "select count(*) from _pgstack.work") == 0
