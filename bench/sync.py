@@ -366,7 +366,7 @@ def case_g(bench: Bench) -> None:
     if not (MODELS_DIR / "all-minilm").exists():
         bench.notes.append(f"(g) left out: no all-minilm in {MODELS_DIR}; make setup-dev")
         return
-    texts = _texts.documents(208)[-8:]
+    texts = _texts.documents(208)[-16:]
     with start([f"--models-dir={MODELS_DIR}"]) as url:
         models = Models(url, control=False)
         ours, peer = (replace(side, models=models) for side in (bench.ours, bench.peer))
