@@ -41,7 +41,9 @@ $$;
 comment on function _pgstack.worker_stop(uuid) is
 'A worker''s farewell: what it holds goes back at once.';
 
--- Leases and pauses of keys that are no longer queued: the table was truncated meanwhile.
+-- Leases and pauses of keys that are no longer queued: the table was truncated meanwhile, or
+-- two workers had a key in hand because the clock was set.  What was written in the future was
+-- written before the clock was set back, and is overdue.
 create or replace function _pgstack.work_sweep(id integer)
 returns void
 language plpgsql volatile
@@ -57,7 +59,8 @@ begin
   execute format(
     $sql$
     delete from _pgstack.work as w
-    where w.vectorizer_id = $1 and w.state <> 'failed' and w.due_at < clock_timestamp()
+    where w.vectorizer_id = $1 and w.state <> 'failed'
+      and (w.due_at < clock_timestamp() or w.changed_at > clock_timestamp())
       and (w.state = 'waiting' or (w.worker = any ($2)) is not true)
       and not exists (
         select from %s as r, jsonb_to_record(w.key) as k (%s) where %s
@@ -104,7 +107,8 @@ begin
   from (
     select distinct w.vectorizer_id
     from _pgstack.work as w
-    where w.state <> 'failed' and w.due_at < clock_timestamp()
+    where w.state <> 'failed'
+      and (w.due_at < clock_timestamp() or w.changed_at > clock_timestamp())
   ) as o;
   delete from _pgstack.embedding_cache as c
   where c.digest in (

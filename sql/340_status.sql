@@ -134,7 +134,7 @@ begin
     from _pgstack.live_workers() as l (id)
     join _pgstack.worker as w on w.id = l.id
     left join _pgstack.breaker as b on b.worker = w.id and b.model = plan.model
-      and rtrim(b.model_server, '/') = rtrim(coalesce(plan.base_url, w.model_server), '/')
+      and b.model_server = coalesce(plan.base_url, w.model_server)
     having count(*) > 0 and count(*) = count(b.worker)
   );
 end;

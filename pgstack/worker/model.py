@@ -335,7 +335,9 @@ class Model:
         return True
 
     def _where(self) -> tuple[object, ...]:
-        return self.session.worker, self.server.url, self.configuration.model
+        # As the vectorizer spells its address: its status is found by that.
+        ours = self.configuration
+        return self.session.worker, ours.base_url or self.server.url, ours.model
 
 
 def _refuse(wanted: Wanted, exc: Exception) -> None:

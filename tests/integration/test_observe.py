@@ -168,7 +168,7 @@ def test_a_model_that_every_worker_leaves_alone_is_down(db: Connection) -> None:
     start = "select _pgstack.worker_start(%s, '1', 'http://here:1')"
     breaker = (
         "insert into _pgstack.breaker (worker, model_server, model, retry_at, message) "
-        "select w.id, 'http://here:1/', v.config -> 'embedding' ->> 'model', "
+        "select w.id, 'http://here:1', v.config -> 'embedding' ->> 'model', "
         "clock_timestamp() + interval '20 s', 'it is ill' "
         "from _pgstack.worker as w, ai.vectorizer as v"
     )

@@ -236,14 +236,23 @@ def test_one_bad_text_is_found_with_few_calls(
     assert rows(db, "select key, state from pgstack.vectorizer_errors") == [({"id": 257}, "failed")]
 
 
+@pytest.mark.parametrize("scheme", [None, "http://", "HTTP://"])
 def test_a_model_that_fails_for_all_is_nobodys_fault(
-    db: Connection, worker: Any, models: Any
+    db: Connection, worker: Any, models: Any, scheme: str | None
 ) -> None:
     db.execute("select pgstack.configure('max_attempts', '1')")
     models.misbehave(fail_next=-1, status=500)
     db.execute("create table t (id int primary key, body text)")
-    db.execute("insert into t select i, 'text ' || i from generate_series(1, 20) as i")
     vectorize(db, "t", "body")
+    if scheme:  # a model server of its own, as pgai's vectorizers may have
+        url = f"{scheme}{models.url.removeprefix('http://')}/"
+        db.execute("select pgstack.configure('model_hosts', %s)", (url,))
+        db.execute(
+            "update ai.vectorizer"
+            " set config = jsonb_set(config, '{embedding,base_url}', to_jsonb(%s::text))",
+            (url,),
+        )
+    db.execute("insert into t select i, 'text ' || i from generate_series(1, 20) as i")
     await_status(db, "t", state="model down")
     assert status(db, "t")["failed"] == 0
     models.clear()

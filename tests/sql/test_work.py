@@ -62,3 +62,15 @@ def test_a_dropped_vectorizer_leaves_no_leases(docs: Conn, statement: str) -> No
     docs.execute(statement.encode())
     docs.execute("select _pgstack.worker_sweep()")
     assert value(docs, "select count(*) from _pgstack.work") == 0
+
+
+def test_a_pause_from_before_the_clock_was_set_back_is_forgotten(docs: Conn) -> None:
+    """A key that is not queued is in nobody's way, but it would count as work for hours."""
+    docs.execute(
+        "insert into _pgstack.work (vectorizer_id, digest, key, state, due_at, changed_at)"
+        " select v.id, _pgstack.key_digest(k.key), k.key, 'waiting', t.at, t.at"
+        " from ai.vectorizer as v, (select '{\"id\": 7}'::jsonb as key) as k,"
+        " (select clock_timestamp() + interval '2 hours' as at) as t"
+    )
+    docs.execute("select _pgstack.worker_sweep()")
+    assert value(docs, "select count(*) from _pgstack.work") == 0
