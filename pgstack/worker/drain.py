@@ -116,7 +116,8 @@ class Drain:
     async def run(self) -> None:
         """Run until the worker stops, or, once, until nothing is left to do."""
         session = self.session
-        # Few statements at a time use few connections, and each of these remembers its plans.
+        # Few statements at a time use few connections: each soon remembers all plans, and there
+        # is always one left for a question.
         self._turns = asyncio.Semaphore(session.concurrency + 2)
         try:
             async with asyncio.TaskGroup() as self._group:

@@ -79,7 +79,9 @@ def test_the_clock_jumps(clocked: Stack, clock: Clock, hours: int) -> None:
     for _ in range(2):
         clocked.start_worker(**clock.environment)
     clocked.wait_until_connected()
-    with clocked.writing():
+    # One user: when two wait for each other as the clock is set back, PostgreSQL, which goes by
+    # that clock, finds the deadlock hours later.
+    with clocked.writing(sessions=1):
         clocked.wait_for_progress()
         [(before,)] = clocked.execute("select clock_timestamp()")
         clock.jump(hours * 3600)

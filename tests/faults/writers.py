@@ -204,8 +204,18 @@ class Writers:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=60)
-            assert not thread.is_alive(), "a user's statement waits"
+            assert not thread.is_alive(), f"a user's statement waits\n{self._waits()}"
         assert self.problems == []
+
+    def _waits(self) -> str:
+        """Who waits for whom, and what each of them does."""
+        with psycopg.connect(self._dsn, autocommit=True) as conn:
+            sessions = conn.execute(
+                "select pid, pg_blocking_pids(pid), application_name, state, wait_event, "
+                "clock_timestamp() - query_start, query "
+                "from pg_stat_activity where datname = current_database()"
+            )
+            return "\n".join(map(str, sessions))
 
     def _session(self, nr: int, rng: random.Random) -> None:
         while not self._stop.is_set():
