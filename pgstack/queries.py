@@ -33,7 +33,7 @@ WORK_CLAIM: Final[LiteralString] = (
 )
 WORK_LOAD: Final[LiteralString] = (
     "select nr, version, chunk_seq, start_char, end_char, digest, wanted, chunk, input "
-    "from _pgstack.work_load(%s, %s::jsonb[], %s)"
+    "from _pgstack.work_load(%s, %s::jsonb[], %s, %s)"
 )
 WORK_COMPLETE: Final[LiteralString] = (
     "select _pgstack.work_complete("

@@ -85,7 +85,7 @@ begin
     on a.attrelid = _pgstack.find_relation(plan.queue) and a.attname = c.name;
   -- One key may be queued several times.  Inserting in order of digest keeps two
   -- claims that meet from waiting for each other in a circle.  The plan is a moment old:
-  -- what sees a row queued after a pause sees the pause as well.
+  -- what sees a row queued after a pause, or after another model was set, sees that as well.
   execute format(
     $sql$
     with due as materialized (
@@ -104,7 +104,9 @@ begin
               when 'waiting' then w.due_at > clock_timestamp() and w.changed_at <= clock_timestamp()
             end
         )
-        and not exists (select from ai.vectorizer as v where v.id = $1 and v.disabled)
+        and exists (
+          select from ai.vectorizer as v where v.id = $1 and not v.disabled and v.config = $5
+        )
       order by %3$s
       limit $3
       for update of r skip locked
@@ -136,7 +138,7 @@ begin
     $sql$,
     plan.key_json, plan.queue, _columns,
     case when claim_keys.after is null then 'true' else format('(%s) > (%s)', _columns, _values) end
-  ) using plan.id, worker, wanted, _pgstack.lease_holders() into _keys;
+  ) using plan.id, worker, wanted, _pgstack.lease_holders(), plan.config into _keys;
   if cardinality(_keys) = 0 and claim_keys.after is not null then
     return _pgstack.claim_keys(plan, worker, wanted, null);
   end if;
@@ -290,7 +292,7 @@ comment on function _pgstack.known_expression(_pgstack.vectorizer_plan) is
 'SQL that tells whether the vectorizer has a vector for d.digest.';
 
 create or replace function _pgstack.work_load(
-  vectorizer_id integer, keys jsonb[], model_digest text
+  vectorizer_id integer, keys jsonb[], model_key text, model_digest text
 )
 returns table (
   nr integer, version bytea, chunk_seq integer, start_char integer, end_char integer,
@@ -306,7 +308,10 @@ declare
   _plain boolean := _plan.template = '$chunk';
   _separators text[];
 begin
-  if _plan.id is null then
+  -- Dropped, or of another model by now: no text is asked of this one, and the keys go back.
+  if _plan.id is null or work_load.model_key <> _pgstack.model_key(
+    _plan.base_url, _plan.model, _plan.options, _plan.keep_alive
+  ) then
     return;
   end if;
   select array_agg(s.value order by s.nr) into _separators
@@ -363,8 +368,8 @@ begin
 end;
 $$;
 
-comment on function _pgstack.work_load(integer, jsonb[], text) is
-'The texts to embed for leased keys, nr counting keys from 1. model_digest: what the model server calls the model''s weights; NULL: unknown.
+comment on function _pgstack.work_load(integer, jsonb[], text, text) is
+'The texts to embed for leased keys, nr counting keys from 1. model_key: what work_claim() said; no rows when another model is set by now. model_digest: what the model server calls the model''s weights; NULL: unknown.
 A row without version: the source row is gone. A row without digest: it has no text. wanted: its vector is not known yet. chunk: NULL where the table of chunks has it. input: what to embed, NULL: the chunk itself.';
 
 create or replace function _pgstack.model_salt(plan _pgstack.vectorizer_plan, model_digest text)

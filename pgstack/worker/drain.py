@@ -249,7 +249,11 @@ class Drain:
 
     async def _load(self, batch: Batch, model: Model) -> Batch:
         rows = await self._fetch(
-            queries.WORK_LOAD, batch.vectorizer, text_array(batch.keys), await model.digest()
+            queries.WORK_LOAD,
+            batch.vectorizer,
+            text_array(batch.keys),
+            model.configuration.key,
+            await model.digest(),
         )
         versions: list[bytes | None] = [None] * len(batch.keys)
         chunks = []

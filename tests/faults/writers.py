@@ -205,7 +205,7 @@ class Writers:
         for thread in self._threads:
             thread.join(timeout=60)
             assert not thread.is_alive(), f"a user's statement waits\n{self._waits()}"
-        assert self.problems == []
+        assert not self.problems, "\n".join(self.problems)
 
     def _waits(self) -> str:
         """Who waits for whom, and what each of them does."""

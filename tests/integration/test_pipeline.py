@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, LiteralString
 
@@ -335,9 +336,11 @@ def test_a_worker_asks_for_rows_only_when_there_may_be_some(
     db.execute("insert into t select i, 'text ' || i from generate_series(1, 8000) as i")
     vectorize(db, "t", "body")
     models.misbehave(latency_ms=20)
+    began = time.monotonic()
     run(WorkerOptions(db_url, models.url, once=True))
+    looks = (time.monotonic() - began) / 0.2  # where nothing tells it, a worker --once looks
     assert rows(db, "select count(*) from t_embedding_store") == [(8000,)]
-    assert claims.count(False) < claims.count(True) / 2
+    assert claims.count(False) < looks + 5
 
 
 # ------------------------------------------------------------------ questions first

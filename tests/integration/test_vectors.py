@@ -45,7 +45,7 @@ def test_the_binary_form_is_pgvectors_own(db_url: str) -> None:
     assert packed == sent
     assert packed.dimensions == 4
     back, kind = ask(
-        db_url, "select v::real[]::text, pg_typeof(v)::text from (select %s as v)", packed
+        db_url, "select v::real[]::text, pg_typeof(v)::text from (select %s as v) as s", packed
     )
     assert back == "{0.1,-2.5,3e-40,1e+38}"
     assert kind == "vector"

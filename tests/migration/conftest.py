@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from pgstack import install
 from pgstack.db import connect
@@ -70,9 +71,14 @@ def program(name: str, server: Server, embedded: Home) -> Path:
 @pytest.fixture(scope="session")
 def dump(server: Server, second_server: Home) -> Callable[[str], str]:
     """The schema of a database as pg_dump writes it, without what differs from run to run."""
-    pg_dump = program("pg_dump", server, second_server)
 
     def dump(dsn: str) -> str:
+        hosts = [conninfo_to_dict(each).get("host") for each in (dsn, server.dsn())]
+        pg_dump = (
+            program("pg_dump", server, second_server)
+            if hosts[0] == hosts[1]
+            else postgres.binary(second_server, "pg_dump")
+        )
         command = [pg_dump, "--schema-only", "-d", dsn]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return re.sub(r"(?m)^\\(un)?restrict .*$", "", done.stdout)

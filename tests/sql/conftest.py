@@ -18,7 +18,7 @@ CLAIM: LiteralString = (
 # What a worker does, with the vectors [1,1,...] for every text.
 COMPLETE: LiteralString = """
     with loaded as materialized (
-      select * from _pgstack.work_load(%(id)s, %(keys)s::jsonb[], null)
+      select * from _pgstack.work_load(%(id)s, %(keys)s::jsonb[], null, null)
     )
     select _pgstack.work_complete(
       %(worker)s, %(id)s, %(keys)s::jsonb[],

@@ -316,7 +316,7 @@ def test_failed_rows_are_tried_again(docs: Conn, drain: Drain) -> None:
     docs.execute(
         "select _pgstack.work_fail(%(w)s, %(v)s, %(k)s::jsonb[], ("
         "select array_agg(version order by nr) "
-        "from _pgstack.work_load(%(v)s, %(k)s::jsonb[], null)), "
+        "from _pgstack.work_load(%(v)s, %(k)s::jsonb[], null, null)), "
         "'no good', true)",
         {"w": worker, "v": vectorizer, "k": keys},
     )

@@ -74,3 +74,34 @@ def test_a_pause_from_before_the_clock_was_set_back_is_forgotten(docs: Conn) -> 
     )
     docs.execute("select _pgstack.worker_sweep()")
     assert value(docs, "select count(*) from _pgstack.work") == 0
+
+
+def test_nothing_is_claimed_or_loaded_for_a_model_of_before(docs: Conn) -> None:
+    """Or its vectors would be stored as those of the model that is set now."""
+    docs.execute("update docs set body = body || '!' where id <= 10")
+    claim = (
+        "select keys::text[], model_key"
+        " from _pgstack.work_claim(gen_random_uuid(), null, '{}', '{}')"
+    )
+    [(keys, model_key)] = docs.execute(claim).fetchall()
+    plan = value(docs, "select p::text from _pgstack.vectorizer_plan as p")
+    vectorizer = value(docs, "select id from ai.vectorizer")
+
+    def found() -> tuple[int, int]:
+        loaded = docs.execute(
+            "select from _pgstack.work_load(%s, %s::jsonb[], %s, null)",
+            (vectorizer, keys, model_key),
+        )
+        docs.execute("delete from _pgstack.work")
+        claimed = docs.execute(
+            "select cardinality(_pgstack.claim_keys(%s::_pgstack.vectorizer_plan,"
+            " gen_random_uuid(), 32, null))",
+            (plan,),
+        )
+        return loaded.rowcount, claimed.fetchall()[0][0]
+
+    assert found() == (10, 10)
+    docs.execute(
+        "update ai.vectorizer set config = jsonb_set(config, '{embedding,model}', '\"another\"')"
+    )
+    assert found() == (0, 0)

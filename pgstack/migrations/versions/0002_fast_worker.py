@@ -75,6 +75,7 @@ _REPLACED = (
     f"claim_keys({_PLAN}, uuid, integer)",
     "work_claim(uuid, text[], integer)",
     "work_load(integer, jsonb[])",
+    "work_load(integer, jsonb[], text)",
     "work_left(text[])",
     f"settle_present({_PLAN}, jsonb[], bytea[])",
     f"check_dimensions({_PLAN}, text[])",
