@@ -64,6 +64,33 @@ $$;
 comment on function _pgstack.queue_missing(_pgstack.vectorizer_plan) is
 'The statement that queues keys that have chunks but no source row.';
 
+-- An index build holds the table of chunks for as long as it takes, and ends by waiting for
+-- transactions that wrote there: for this one, which would wait for it.  So rows are deleted
+-- then.  Not under a snapshot that may be older than some chunks.
+create or replace function _pgstack.empty_target(plan _pgstack.vectorizer_plan)
+returns text
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $body$
+      begin
+        if current_setting('transaction_isolation') = 'read committed' then
+          lock table %1$s in access exclusive mode nowait;
+        end if;
+        truncate table %1$s;
+      exception
+        when lock_not_available then delete from %1$s;
+      end;
+    $body$,
+    plan.target
+  );
+$$;
+
+comment on function _pgstack.empty_target(_pgstack.vectorizer_plan) is
+'The statements that forget all chunks of a vectorizer.';
+
 -- pgai's trigger sees only chunks that its transaction's snapshot shows, and so does ours:
 -- one that began under REPEATABLE READ before a worker wrote them leaves them behind.  So
 -- an old key is queued as well, and the worker, which looks later, clears what is left.
@@ -115,7 +142,7 @@ begin
 end;
     $body$,
     plan.queue,
-    case when plan.has_table then format('truncate table %s;', plan.target) end,
+    case when plan.has_table then _pgstack.empty_target(plan) end,
     case when plan.has_table then _pgstack.queue_missing(plan) || ';' end,
     plan.key_list,
     x.of_table,

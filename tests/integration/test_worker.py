@@ -421,6 +421,22 @@ def test_two_workers_share_without_doing_anything_twice(
 # ------------------------------------------------------------------------------ indexes
 
 
+def test_truncate_waits_for_no_index_build(db: Connection, worker: Any) -> None:
+    """Nor does it deadlock with one, which ends by waiting for transactions like this."""
+    db.execute("create table t (id int primary key, body text)")
+    db.execute("insert into t select i, 'text ' || i from generate_series(1, 100) as i")
+    vectorize(db, "t", "body", index="none")
+    assert fresh(db, "t")
+    with connect(db.info.dsn) as builder:  # locks as create index concurrently does
+        builder.execute("lock table t_embedding_store in share update exclusive mode")
+        db.execute("set lock_timeout = '2s'")
+        db.execute("truncate t")
+        assert rows(db, "select count(*) from t_embedding_store") == [(0,)]
+    db.execute("insert into t values (1, 'anew')")
+    assert fresh(db, "t")
+    assert rows(db, "select count(*) from t_embedding_store") == [(1,)]
+
+
 @pytest.mark.parametrize("method", ["hnsw", "diskann"])
 def test_a_large_table_gets_its_index(db: Connection, worker: Any, method: str) -> None:
     if method == "diskann":
