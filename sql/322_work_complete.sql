@@ -42,6 +42,7 @@ comment on function _pgstack.lock_unchanged(_pgstack.vectorizer_plan, jsonb[], b
 'Locks source rows whose content is unchanged; returns which keys, by number.';
 
 -- A statement of its own: its snapshot is younger than the locks.
+-- nr::integer, here and below: any() looks up a hash table only where both sides are of one type.
 create or replace function _pgstack.unqueue(
   plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[]
 )
