@@ -43,7 +43,7 @@ WORK_COMPLETE: Final[LiteralString] = (
 MODEL_TIMEOUT: Final[LiteralString] = (
     "select extract(epoch from _pgstack.setting_interval('model_timeout'))::float8"
 )
-BREAKER_OPEN: Final[LiteralString] = "select _pgstack.breaker_open(%s, %s, %s, %s, %s)"
+BREAKER_OPEN: Final[LiteralString] = "select _pgstack.breaker_open(%s, %s, %s, %s, %s, %s)"
 BREAKER_CLOSE: Final[LiteralString] = "select _pgstack.breaker_close(%s, %s, %s)"
 WORK_RELEASE: Final[LiteralString] = "select _pgstack.work_release(%s, %s, %s::jsonb[], %s, %s)"
 WORK_FAIL: Final[LiteralString] = "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s, %s, %s)"

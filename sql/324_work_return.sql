@@ -11,7 +11,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   update _pgstack.work as w
-  set state = 'waiting', last_error = message, changed_at = clock_timestamp(),
+  set state = 'waiting', changed_at = clock_timestamp(),
+    last_error = coalesce(message, case when w.attempts > 0 then w.last_error end),
     due_at = clock_timestamp() + case when blocks then interval '10 s' else interval '1 s' end
   where w.vectorizer_id = work_release.vectorizer_id and w.worker = work_release.worker
     and w.state = 'leased' and w.digest in (select _pgstack.key_digest(q.key) from unnest(keys) as q (key));

@@ -126,9 +126,10 @@ comment on function _pgstack.worker_sweep() is
 
 -- A breaker: the model at fault rests, in this worker, while all others go on.
 create or replace function _pgstack.breaker_open(
-  worker uuid, model_server text, model text, message text, seconds double precision
+  worker uuid, model_server text, model text, model_key text, message text,
+  seconds double precision
 )
-returns void
+returns boolean
 language sql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -140,10 +141,15 @@ as $$
   )
   on conflict on constraint breaker_pkey do update
   set retry_at = excluded.retry_at, message = excluded.message;
+  select exists (
+    select from _pgstack.vectorizer_plan as p
+    where not p.disabled
+      and _pgstack.model_key(p.base_url, p.model, p.options, p.keep_alive) = breaker_open.model_key
+  );
 $$;
 
-comment on function _pgstack.breaker_open(uuid, text, text, text, double precision) is
-'Notes that a worker leaves a model alone for so many seconds.';
+comment on function _pgstack.breaker_open(uuid, text, text, text, text, double precision) is
+'Notes that a worker leaves a model alone for so many seconds. False: no vectorizer uses the model that way any more.';
 
 create or replace function _pgstack.breaker_close(worker uuid, model_server text, model text)
 returns void
@@ -157,7 +163,7 @@ as $$
 $$;
 
 comment on function _pgstack.breaker_close(uuid, text, text) is
-'Notes that a model answers again.';
+'Notes that a worker uses a model again, or needs it no more.';
 
 -- When a worker with nothing to do should look again, in seconds; NULL: when it is told.
 create or replace function _pgstack.work_next_due()

@@ -24,7 +24,7 @@ from pgstack.arrays import bytea_array, int_array, text_array
 from pgstack.errors import DimensionMismatch, Fault, PgstackError
 from pgstack.models import ModelServer
 from pgstack.vectors import Vector
-from pgstack.worker.model import Configuration, Model, Stopping
+from pgstack.worker.model import Configuration, GivenBack, Model
 from pgstack.worker.session import Session, log, wait_for
 
 FIRST_ROWS = 32
@@ -131,7 +131,7 @@ class Drain:
                         break
                     await wait_for(session.moved, self._pause())
                 for model in self.models.values():
-                    model.stop()
+                    model.give_back()
         finally:
             for server in self.servers.values():
                 await server.close()
@@ -288,8 +288,6 @@ class Drain:
             for chunk in batch.chunks
             if chunk.text is not None and (exc := asked[chunk.digest].exception())
         }
-        if any(isinstance(exc, Stopping) for exc in failed.values()):
-            return  # the farewell gives everything back
         vectors = {
             digest: vector.result() for digest, vector in asked.items() if not vector.exception()
         }
@@ -298,8 +296,12 @@ class Drain:
             good = batch.part([i for i in range(len(batch.keys)) if i not in failed])
         if good.keys:
             await self._complete(good, model, vectors)
+        given_back = [i for i, exc in failed.items() if isinstance(exc, GivenBack)]
+        if given_back and not self.session.stopping.is_set():  # else the farewell does it for all
+            await self._release(batch.part(given_back), None, blocks=False)
         for position, exc in failed.items():
-            await self._refused(batch.part([position]), exc)
+            if position not in given_back:
+                await self._refused(batch.part([position]), exc)
 
     async def _complete(self, batch: Batch, model: Model, vectors: Vectors) -> None:
         async def again(part: Batch) -> None:

@@ -12,9 +12,11 @@ made of what stands at its head, several at once:
 Whose fault a failure is (:class:`~pgstack.errors.Fault`) decides what follows.
 
     the server's    the texts go back to the head of the line; the breaker opens: nothing is
-                    sent for a while, each time longer, then one call tries it out
+                    sent for a while, each time longer.  Over a long rest no text is kept: its
+                    row may change, get another model, or be another worker's that does reach
+                    the server; afterwards the model must answer a plain probe
     the input's     the call is halved until the text at fault stands alone
-    unclear         the same, but a text is blamed only if the model answers a plain probe
+    unclear         the same, but a text is blamed only if the model answers the probe
                     meanwhile: a server that fails for all is not their fault
     the set-up's    every text that waits is refused: no try can help
 """
@@ -22,6 +24,7 @@ Whose fault a failure is (:class:`~pgstack.errors.Fault`) decides what follows.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter, OrderedDict, deque
@@ -40,8 +43,9 @@ MOST_TEXTS = 512
 FIRST_CHARACTERS = 16_000
 LEAST_CHARACTERS = 2_000
 MOST_CHARACTERS = 1_000_000
-REMEMBERED = 4096  # vectors, for equal texts that come soon after one another
+REMEMBERED = 4096  # vectors, for equal texts that come soon after one another; and suspicions
 LONGEST_PAUSE = 30.0
+KEEP_SECONDS = 0.7  # the first rest is shorter, the second longer
 LEAVE_SECONDS = 0.01  # for a request to be sent, at most
 LOOK_SECONDS = 0.5  # whether a server that is gone is back
 YIELD_SECONDS = 5.0  # a flood of questions may hold bulk work up that long, not for ever
@@ -50,18 +54,33 @@ GIVE_UP_AFTER = 5  # pauses in a row, for a worker that runs once
 PROBE = "pgstack asks whether this model answers"
 
 
-class Stopping(Exception):
-    """The worker ends; the text was not embedded."""
+class GivenBack(Exception):
+    """The text was not embedded, by nobody's fault: the model rests, or the worker ends."""
+
+
+type TextKey = tuple[int, bytes]  # vectorizer and digest
 
 
 @dataclass
-class Wanted:
-    """A text in line.  ``at_most``: texts in a call with it, after a call that failed."""
+class Suspicion:
+    """What is held against a text.  It outlasts a rest, when the text itself is given back.
 
+    ``at_most``: texts in a call with it.  ``broke``: how it broke a call alone, after which the
+    server was gone.
+    """
+
+    at_most: int = MOST_TEXTS
+    broke: PgstackError | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A text in line."""
+
+    key: TextKey
     vectorizer: str
     text: str
     vector: asyncio.Future[Vector]
-    at_most: int = MOST_TEXTS
 
 
 @dataclass(frozen=True)
@@ -84,17 +103,15 @@ class Model:
     server: ModelServer
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     line: deque[Wanted] = field(default_factory=deque)
-    known: OrderedDict[tuple[int, bytes], asyncio.Future[Vector]] = field(
-        default_factory=OrderedDict
-    )
+    known: OrderedDict[TextKey, asyncio.Future[Vector]] = field(default_factory=OrderedDict)
+    suspects: OrderedDict[TextKey, Suspicion] = field(default_factory=OrderedDict)
     loading: int = 0  # batches of rows that are on their way here
     calls: int = 0  # under way
     limit: float = 2.0  # two, so that one that hangs does not stop the others
     characters: float = FIRST_CHARACTERS
     mean_characters: float = 500.0
     failures: int = 0  # calls in a row that found the server unable
-    resting: bool = False
-    rested: bool = False  # and has not answered since
+    resting: float = 0.0  # for how many seconds; 0: it does not
     given_up: str | None = None  # why, for a worker that runs once
     called_at: float = 0.0
     leaving: asyncio.Event | None = None  # set once the last call's request has been sent
@@ -106,17 +123,15 @@ class Model:
 
     def want(self, vectorizer: int, name: str, digest: bytes, text: str) -> asyncio.Future[Vector]:
         """Return the vector of a text, some time; equal texts of a vectorizer share one."""
-        known = (vectorizer, digest)
-        vector = self.known.get(known)
+        key = (vectorizer, digest)
+        vector = self.known.get(key)
         if vector is not None and not (vector.done() and vector.exception()):
-            self.known.move_to_end(known)
+            self.known.move_to_end(key)
             return vector
         vector = asyncio.get_running_loop().create_future()
-        self.known[known] = vector
-        if len(self.known) > REMEMBERED:
-            self.known.popitem(last=False)
+        _remember(self.known, key, vector)
         self.mean_characters += (len(text) - self.mean_characters) / 32
-        self.line.append(Wanted(name, text, vector))
+        self.line.append(Wanted(key, name, text, vector))
         return vector
 
     @property
@@ -132,16 +147,23 @@ class Model:
 
     def pump(self) -> None:
         """Send what may be sent."""
+        if self.resting > KEEP_SECONDS:
+            self.give_back()
         while self.line and self._may_call():
+            taken = self._take()
+            suspicion = self.suspects.get(taken[0].key)
+            if suspicion is not None and suspicion.broke is not None:
+                self.spawn(self._judge(taken, suspicion.broke))
+                continue
             self.calls += 1
             self.called_at = time.monotonic()
             self.leaving = asyncio.Event()
-            self.spawn(self._call(self._take(), self.leaving))
+            self.spawn(self._call(taken, self.leaving))
 
-    def stop(self) -> None:
+    def give_back(self) -> None:
         """Give up on what is still in line."""
         while self.line:
-            _refuse(self.line.popleft(), Stopping())
+            _refuse(self.line.popleft(), GivenBack())
 
     async def digest(self) -> str | None:
         """Return what the server calls the model's weights; None: it does not say."""
@@ -168,12 +190,16 @@ class Model:
         taken: list[Wanted] = []
         characters = 0
         at_most = MOST_TEXTS
-        while self.line and len(taken) < (at_most := min(at_most, self.line[0].at_most)):
+        while self.line and len(taken) < (at_most := min(at_most, self._at_most(self.line[0]))):
             characters += len(self.line[0].text)
             if taken and characters > self.characters:
                 break
             taken.append(self.line.popleft())
         return taken
+
+    def _at_most(self, wanted: Wanted) -> int:
+        suspicion = self.suspects.get(wanted.key)
+        return MOST_TEXTS if suspicion is None else suspicion.at_most
 
     async def _call(self, taken: list[Wanted], sent: asyncio.Event) -> None:
         texts = [wanted.text for wanted in taken]
@@ -194,14 +220,15 @@ class Model:
             await self._failed(taken, exc)
         except asyncio.CancelledError:
             for wanted in taken:
-                _refuse(wanted, Stopping())
+                _refuse(wanted, GivenBack())
             raise
         else:
             for wanted, vector in zip(taken, result.packed, strict=True):
+                self.suspects.pop(wanted.key, None)
                 if not wanted.vector.done():
                     wanted.vector.set_result(vector)
             self._enter(taken, result.prompt_tokens, seconds)
-            await self._answered(seconds)
+            self._answered(seconds)
         self.pump()
 
     async def _pump_first(self) -> None:
@@ -223,7 +250,7 @@ class Model:
             late.fault = Fault.UNCLEAR
             raise late from None
 
-    async def _answered(self, seconds: float) -> None:
+    def _answered(self, seconds: float) -> None:
         """Make the next calls bigger or smaller, and allow more at a time."""
         self.limit = min(max(2.0, self.session.concurrency), self.limit + 1 / self.limit)
         if self.line:  # else the call was small for want of texts, which tells nothing
@@ -231,10 +258,6 @@ class Model:
             bounded = min(max(fit, self.characters / 2), self.characters * 2)
             self.characters = min(max(bounded, LEAST_CHARACTERS), MOST_CHARACTERS)
         self.failures = 0
-        if self.rested:
-            self.rested = False
-            log.info("%s answers again", self.configuration.model)
-            await self.session.fetch(queries.BREAKER_CLOSE, *self._where())
 
     def _enter(
         self, taken: list[Wanted], tokens: int, seconds: float, *, failed: bool = False
@@ -257,63 +280,102 @@ class Model:
         match exc.fault:
             case Fault.SETUP:
                 for wanted in (*taken, *self.line):
-                    _refuse(wanted, exc)
+                    self._refuse(wanted, exc)
                 self.line.clear()
             case Fault.SERVER:
                 self._put_back(taken)
                 await self._rest(exc)
             case Fault.INPUT if len(taken) == 1:
-                _refuse(taken[0], exc)
+                self._refuse(taken[0], exc)
             case Fault.INPUT:
-                self._put_back(taken, at_most=(len(taken) + 1) // 2)
-            case _ if len(taken) == 1:
-                await self._judge(taken[0], exc)
+                self._suspect(taken)
             case _:
                 self.limit = max(1.0, self.limit / 2)
-                self._put_back(taken, at_most=(len(taken) + 1) // 2)
+                await self._judge(taken, exc)
 
-    def _put_back(self, taken: list[Wanted], at_most: int = MOST_TEXTS) -> None:
-        for wanted in reversed(taken):
-            wanted.at_most = min(wanted.at_most, at_most)
-            self.line.appendleft(wanted)
-        if self.session.stopping.is_set() or self.given_up:
-            self.stop()
+    async def _judge(self, taken: list[Wanted], exc: PgstackError) -> None:
+        """Find out who broke a call: its texts, or a model that breaks on anything."""
+        broken = await self._probe()
+        if broken is None and len(taken) == 1:
+            self._refuse(taken[0], exc)
+            return
+        # A server that is gone may be so because of a text, which is judged once it is back.
+        gone = broken is not None and broken.fault is Fault.SERVER
+        self._suspect(taken, exc if gone and len(taken) == 1 else None)
+        if broken is not None:
+            await self._rest(broken)
 
-    async def _judge(self, wanted: Wanted, exc: PgstackError) -> None:
-        """Blame a text that broke a call alone, unless the model breaks on anything."""
-        while not (self.session.stopping.is_set() or self.given_up):
-            try:
-                answer = await self._ask([PROBE])
-                self.server.read_embeddings(answer, self.configuration.model, 1, 0.0)
-            except PgstackError as broken:
-                await self._rest(broken)
-                if broken.fault is not Fault.SERVER:
-                    break
-            else:
-                _refuse(wanted, exc)
-                return
-        self._put_back([wanted])
+    async def _probe(self) -> PgstackError | None:
+        """Ask the model something plain; return what went wrong."""
+        try:
+            answer = await self._ask([PROBE])
+            self.server.read_embeddings(answer, self.configuration.model, 1, 0.0)
+        except PgstackError as exc:
+            return exc
+        return None
+
+    def _suspect(self, taken: list[Wanted], broke: PgstackError | None = None) -> None:
+        """Put texts back that broke a call, to be sent in smaller ones."""
+        suspicion = Suspicion((len(taken) + 1) // 2, broke)
+        for wanted in taken:
+            _remember(self.suspects, wanted.key, suspicion)
+        self._put_back(taken)
+
+    def _put_back(self, taken: list[Wanted]) -> None:
+        self.line.extendleft(reversed(taken))
+        if self.session.stopping.is_set():
+            self.give_back()
+
+    def _refuse(self, wanted: Wanted, exc: Exception) -> None:
+        self.suspects.pop(wanted.key, None)
+        _refuse(wanted, exc)
 
     async def _rest(self, exc: PgstackError) -> None:
-        """Open the breaker: leave the model alone for a while, longer each time."""
+        """Open the breaker: leave the model alone, longer each time, until it answers a probe."""
         self.limit = 1.0
         if self.resting:
             return  # another call that was under way failed as well
-        self.resting = True
-        self.failures += 1
-        if self.session.once and self.failures >= GIVE_UP_AFTER:
-            self.given_up = str(exc)
-            self.stop()
-            return
-        pause = min(LONGEST_PAUSE, 0.25 * 2 ** min(self.failures, 10))
+        while True:
+            self.failures += 1
+            if self.session.once and self.failures >= GIVE_UP_AFTER:
+                self._give_up(exc)
+                return
+            self.resting = self._rest_seconds(exc)
+            self.pump()
+            if not await self._open_breaker(exc):
+                break  # no vectorizer uses it any more
+            if await self._pause(self.resting) and exc.fault is Fault.SERVER:
+                self.failures -= 1
+            if self.session.stopping.is_set():
+                return
+            broken = await self._probe()
+            if broken is None or broken.fault not in (Fault.SERVER, Fault.UNCLEAR):
+                break  # what else it says of the probe is for the vectorizers that use it
+            exc = broken
+        log.info("%s rests no longer", self.configuration.model)
+        await self.session.fetch(queries.BREAKER_CLOSE, *self._where())
+        self.resting = 0.0
+        self.session.moved.set()
+
+    async def _open_breaker(self, exc: PgstackError) -> bool:
+        ours = self.configuration
+        log.warning("%s rests for %.1f s: %s", ours.model, self.resting, exc)
+        return bool(
+            await self.session.value(
+                queries.BREAKER_OPEN, *self._where(), ours.key, str(exc), self.resting
+            )
+        )
+
+    def _rest_seconds(self, exc: PgstackError) -> float:
+        pause = min(LONGEST_PAUSE, 0.25 * 2.0 ** min(self.failures, 10))
         pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
-        pause = max(pause, exc.retry_after or 0.0)
-        log.warning("%s rests for %.1f s: %s", self.configuration.model, pause, exc)
-        self.rested = True
-        await self.session.fetch(queries.BREAKER_OPEN, *self._where(), str(exc), pause)
-        if await self._pause(pause) and exc.fault is Fault.SERVER:
-            self.failures -= 1
-        self.resting = False
+        return max(pause, exc.retry_after or 0.0)
+
+    def _give_up(self, exc: PgstackError) -> None:
+        """Leave the model alone for good: the worker runs once."""
+        self.given_up = str(exc)
+        self.resting = math.inf
+        self.pump()
         self.session.moved.set()
 
     async def _pause(self, seconds: float) -> bool:
@@ -338,6 +400,12 @@ class Model:
         # As the vectorizer spells its address: its status is found by that.
         ours = self.configuration
         return self.session.worker, ours.base_url or self.server.url, ours.model
+
+
+def _remember[V](remembered: OrderedDict[TextKey, V], key: TextKey, value: V) -> None:
+    remembered[key] = value
+    if len(remembered) > REMEMBERED:
+        remembered.popitem(last=False)
 
 
 def _refuse(wanted: Wanted, exc: Exception) -> None:
