@@ -105,3 +105,27 @@ def test_nothing_is_claimed_or_loaded_for_a_model_of_before(docs: Conn) -> None:
         "update ai.vectorizer set config = jsonb_set(config, '{embedding,model}', '\"another\"')"
     )
     assert found() == (0, 0)
+
+
+def test_a_row_given_back_keeps_the_error_of_its_last_try(docs: Conn) -> None:
+    worker = "00000000-0000-0000-0000-000000000001"
+    vectorizer = value(docs, "select id from ai.vectorizer where name = 'docs'")
+    docs.execute("update docs set body = body || '!' where id <= 2")
+
+    def claim() -> None:
+        docs.execute("update _pgstack.work set due_at = now() - interval '1 s'")
+        docs.execute("select from _pgstack.work_claim(%s, null, '{}', '{}')", (worker,))
+
+    claim()
+    docs.execute(
+        "select _pgstack.work_fail(%s, %s, %s::jsonb[], %s::bytea[], 'too odd', false)",
+        (worker, vectorizer, ['{"id": 1}'], [None]),
+    )
+    claim()
+    docs.execute(
+        "select _pgstack.work_release(%s, %s, %s::jsonb[], null, false)",
+        (worker, vectorizer, ['{"id": 1}', '{"id": 2}']),
+    )
+    assert docs.execute("select key, error from pgstack.vectorizer_errors").fetchall() == [
+        ({"id": 1}, "too odd")
+    ]
