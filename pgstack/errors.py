@@ -20,6 +20,9 @@ class Fault(StrEnum):
     SERVER = "server"
     """The server, or the way to it, takes no calls now: no text is to blame."""
 
+    BUSY = "busy"
+    """The server is well, and asks for fewer calls."""
+
     UNCLEAR = "unclear"
     """The call broke or gave nonsense, which the server or a text may have caused."""
 

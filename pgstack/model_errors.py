@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import httpx
 
 # What a status says of whose fault it is; any other 4xx is the input's, any other unclear.
-_SERVER_STATUS = frozenset({408, 425, 429, 502, 503, 504})
+# So are 502 and 504: behind a proxy, a text that ends the server's process looks like that.
+_BUSY_STATUS = frozenset({425, 429})
+_SERVER_STATUS = frozenset({408, 503})
 _SETUP_STATUS = frozenset({401, 402, 403, 404, 405, 407, 410, 501})
 
 
@@ -118,6 +120,8 @@ def _said_no(status: int, message: str, url: str, model: str) -> PgstackError:
 
 def _fault(status: int, text: str) -> Fault:
     """Return whose fault an HTTP status says it is."""
+    if status in _BUSY_STATUS:
+        return Fault.BUSY
     if status in _SERVER_STATUS:
         return Fault.SERVER
     # A 400 as well is said of a model that makes no embeddings.

@@ -12,12 +12,14 @@ made of what stands at its head, several at once:
 Whose fault a failure is (:class:`~pgstack.errors.Fault`) decides what follows.
 
     the server's    the texts go back to the head of the line; the breaker opens: nothing is
-                    sent for a while, each time longer.  Over a long rest no text is kept: its
-                    row may change, get another model, or be another worker's that does reach
-                    the server; afterwards the model must answer a plain probe
+                    sent for a while, each time longer, until the model answers a plain probe.
+                    Over a long rest no text is kept: its row may change, get another model,
+                    or be another worker's that does reach the server
+    busy            the same without a probe, which might be all that it takes in a while
     the input's     the call is halved until the text at fault stands alone
     unclear         the same, but a text is blamed only if the model answers the probe
-                    meanwhile: a server that fails for all is not their fault
+                    meanwhile, or did so between this time and the last: a server that fails
+                    for all is not their fault, one that ends may be
     the set-up's    every text that waits is refused: no try can help
 """
 
@@ -61,16 +63,19 @@ class GivenBack(Exception):
 type TextKey = tuple[int, bytes]  # vectorizer and digest
 
 
-@dataclass
+@dataclass(frozen=True)
 class Suspicion:
     """What is held against a text.  It outlasts a rest, when the text itself is given back.
 
-    ``at_most``: texts in a call with it.  ``broke``: how it broke a call alone, after which the
-    server was gone.
+    ``at_most``: texts in a call with it.  ``alone``: it broke a call of its own, and the model
+    broke on the probe as well.
     """
 
     at_most: int = MOST_TEXTS
-    broke: PgstackError | None = None
+    alone: bool = False
+
+
+UNSUSPECTED = Suspicion()
 
 
 @dataclass(frozen=True)
@@ -150,15 +155,10 @@ class Model:
         if self.resting > KEEP_SECONDS:
             self.give_back()
         while self.line and self._may_call():
-            taken = self._take()
-            suspicion = self.suspects.get(taken[0].key)
-            if suspicion is not None and suspicion.broke is not None:
-                self.spawn(self._judge(taken, suspicion.broke))
-                continue
             self.calls += 1
             self.called_at = time.monotonic()
             self.leaving = asyncio.Event()
-            self.spawn(self._call(taken, self.leaving))
+            self.spawn(self._call(self._take(), self.leaving))
 
     def give_back(self) -> None:
         """Give up on what is still in line."""
@@ -198,8 +198,7 @@ class Model:
         return taken
 
     def _at_most(self, wanted: Wanted) -> int:
-        suspicion = self.suspects.get(wanted.key)
-        return MOST_TEXTS if suspicion is None else suspicion.at_most
+        return self.suspects.get(wanted.key, UNSUSPECTED).at_most
 
     async def _call(self, taken: list[Wanted], sent: asyncio.Event) -> None:
         texts = [wanted.text for wanted in taken]
@@ -282,7 +281,7 @@ class Model:
                 for wanted in (*taken, *self.line):
                     self._refuse(wanted, exc)
                 self.line.clear()
-            case Fault.SERVER:
+            case Fault.SERVER | Fault.BUSY:
                 self._put_back(taken)
                 await self._rest(exc)
             case Fault.INPUT if len(taken) == 1:
@@ -296,12 +295,11 @@ class Model:
     async def _judge(self, taken: list[Wanted], exc: PgstackError) -> None:
         """Find out who broke a call: its texts, or a model that breaks on anything."""
         broken = await self._probe()
-        if broken is None and len(taken) == 1:
+        alone = len(taken) == 1
+        if alone and (broken is None or self.suspects.get(taken[0].key, UNSUSPECTED).alone):
             self._refuse(taken[0], exc)
-            return
-        # A server that is gone may be so because of a text, which is judged once it is back.
-        gone = broken is not None and broken.fault is Fault.SERVER
-        self._suspect(taken, exc if gone and len(taken) == 1 else None)
+        else:
+            self._suspect(taken, alone=alone)
         if broken is not None:
             await self._rest(broken)
 
@@ -314,9 +312,9 @@ class Model:
             return exc
         return None
 
-    def _suspect(self, taken: list[Wanted], broke: PgstackError | None = None) -> None:
+    def _suspect(self, taken: list[Wanted], *, alone: bool = False) -> None:
         """Put texts back that broke a call, to be sent in smaller ones."""
-        suspicion = Suspicion((len(taken) + 1) // 2, broke)
+        suspicion = Suspicion((len(taken) + 1) // 2, alone)
         for wanted in taken:
             _remember(self.suspects, wanted.key, suspicion)
         self._put_back(taken)
@@ -348,9 +346,9 @@ class Model:
                 self.failures -= 1
             if self.session.stopping.is_set():
                 return
-            broken = await self._probe()
-            if broken is None or broken.fault not in (Fault.SERVER, Fault.UNCLEAR):
-                break  # what else it says of the probe is for the vectorizers that use it
+            broken = await self._probe() if exc.fault is not Fault.BUSY else None
+            if broken is None or broken.fault in (Fault.INPUT, Fault.SETUP):
+                break  # what it says of the probe then is for the vectorizers that use it
             exc = broken
         log.info("%s rests no longer", self.configuration.model)
         await self.session.fetch(queries.BREAKER_CLOSE, *self._where())

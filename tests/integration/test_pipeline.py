@@ -221,6 +221,18 @@ def test_a_server_that_is_busy_gets_fewer_calls(db: Connection, worker: Any, mod
 # ------------------------------------------------------------------ whose fault it is
 
 
+def test_a_server_that_wants_fewer_calls_is_not_asked_how_it_is(
+    db: Connection, worker: Any, models: Any
+) -> None:
+    """One that takes a call a second would answer that one, and refuse the next, for ever."""
+    db.execute("create table t (id int primary key, body text)")
+    vectorize(db, "t", "body")
+    models.misbehave(fail_next=1, status=429)
+    db.execute("insert into t values (1, 'one')")
+    assert fresh(db, "t")
+    assert models.stats()["calls"]["/api/embed"] == 2
+
+
 @pytest.mark.parametrize("code", [400, 500])
 def test_one_bad_text_is_found_with_few_calls(
     db: Connection, worker: Any, models: Any, code: int
