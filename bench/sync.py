@@ -42,6 +42,7 @@ PEER_SETTINGS = ((2, None), (4, None), (1, 500), (2, 500), (4, 500), (1, 2048), 
 SERVER_SHAPES = ((32, 1), (128, 1), (128, 4), (512, 1), (512, 2), (512, 4), (2048, 2))
 REAL_SHAPES = ((8, 1), (32, 1), (32, 2), (128, 1))
 DOCUMENTS, CHANGED = 100, 10
+BACKLOG = 100_000
 PEER_POLL_SECONDS = 1.0  # its least; by default it looks every 5 minutes
 MODELS_DIR = Path(
     os.environ.get("PGSTACK_TEST_MODELS", Path(__file__).parents[1] / ".cache/models")
@@ -325,6 +326,13 @@ def case_f(bench: Bench) -> None:
     for name, percent in (("p50", 50), ("p99", 99)):
         slow = f"{what}, {name}, {LATENCY_MS} ms a call; instant model"
         bench.add(slow, percentile(mine[LATENCY_MS], percent), percentile(mine[0], percent), "ms")
+    behind = _freshness(bench.ours, 15, (0.05, 0.2), LATENCY_MS, backlog=BACKLOG)
+    bench.add(
+        f"{what}, p50, {LATENCY_MS} ms a call; {BACKLOG:,} rows queued before it, none",
+        percentile(behind, 50),
+        percentile(mine[LATENCY_MS], 50),
+        "ms",
+    )
     bench.notes.append("(f) pgai's default is to poll every 5 min: p50 150 s, p99 297 s")
     p50 = max(percentile(times, 50) - ms for ms, times in mine.items())
     p99 = max(percentile(times, 99) for times in mine.values())
@@ -336,15 +344,21 @@ def case_f(bench: Bench) -> None:
 
 
 def _freshness(
-    side: Side, count: int, pauses: tuple[float, float], latency_ms: float, *options: str
+    side: Side,
+    count: int,
+    pauses: tuple[float, float],
+    latency_ms: float,
+    *options: str,
+    backlog: int = 0,
 ) -> list[float]:
     """Return milliseconds from the commit of a row until its chunk can be found."""
-    side.fresh([])
+    side.fresh(_texts.short_rows(backlog))
     side.models.forget(latency_ms=latency_ms)
     rng = random.Random(7)
     times = []
     with side.running(*options), connect(side.dsn, autocommit=True) as conn:
-        for i, text in enumerate(_texts.short_rows(count + 3)):
+        texts = _texts.short_rows(backlog + count + 3)[backlog:]
+        for i, text in enumerate(texts, backlog):
             conn.execute("insert into item values (%s, %s)", (i, text))
             began = time.perf_counter()
             while not conn.execute("select from item_embedding where id = %s", (i,)).rowcount:
@@ -353,6 +367,8 @@ def _freshness(
                 time.sleep(0.001)
             times.append((time.perf_counter() - began) * 1000)
             time.sleep(rng.uniform(*pauses))
+        if backlog and not side.queued():
+            raise SystemExit("the backlog was done before the rows behind it")
     return times[3:]  # the first ones met a worker that was starting
 
 

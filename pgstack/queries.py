@@ -28,7 +28,8 @@ REQUEST_FAIL: Final[LiteralString] = "select _pgstack.request_fail(%s, %s, %s, %
 PREPARE: Final[LiteralString] = "select _pgstack.prepare_vectorizers()"
 WORK_CLAIM: Final[LiteralString] = (
     # Keys travel as text: Python would round a numeric.
-    "select vectorizer_id, name, keys::text[], model_key, model_server, model, options, keep_alive "
+    "select vectorizer_id, name, keys::text[], is_behind, "
+    "model_key, model_server, model, options, keep_alive "
     "from _pgstack.work_claim(%s, %s, %s::jsonb, %s)"
 )
 WORK_LOAD: Final[LiteralString] = (

@@ -58,8 +58,10 @@ comment on function _pgstack.lease_holders() is
 
 -- Rows are taken in the order of their key, from `after` on and around again: what is in
 -- hand already, and what was done before and left dead rows, lies behind and is not looked at.
+-- `newest` has the rows taken that were queued last.  It reads the whole queue, which has no
+-- index for that, because each writer would pay for it.
 create or replace function _pgstack.claim_keys(
-  plan _pgstack.vectorizer_plan, worker uuid, wanted integer, after jsonb
+  plan _pgstack.vectorizer_plan, worker uuid, wanted integer, after jsonb, newest boolean
 )
 returns jsonb[]
 language plpgsql volatile
@@ -71,6 +73,7 @@ as $$
 declare
   _columns text;
   _values text;
+  _where text := 'true';
   _keys jsonb[];
 begin
   select
@@ -83,6 +86,15 @@ begin
   from unnest(plan.key_columns) with ordinality as c (name, nr)
   join pg_attribute as a
     on a.attrelid = _pgstack.find_relation(plan.queue) and a.attname = c.name;
+  if claim_keys.newest then
+    -- More than are wanted: some may be in hand.
+    _where := format(
+      'r.ctid = any (array(select n.ctid from %s as n order by n.queued_at desc limit 1000))',
+      plan.queue
+    );
+  elsif claim_keys.after is not null then
+    _where := format('(%s) > (%s)', _columns, _values);
+  end if;
   -- One key may be queued several times.  Inserting in order of digest keeps two
   -- claims that meet from waiting for each other in a circle.  The plan is a moment old:
   -- what sees a row queued after a pause, or after another model was set, sees that as well.
@@ -136,18 +148,20 @@ begin
     ) as d
     where d.digest in (select l.digest from leased as l)
     $sql$,
-    plan.key_json, plan.queue, _columns,
-    case when claim_keys.after is null then 'true' else format('(%s) > (%s)', _columns, _values) end
+    plan.key_json, plan.queue, case when claim_keys.newest then 'r.queued_at desc' else _columns end,
+    _where
   ) using plan.id, worker, wanted, _pgstack.lease_holders(), plan.config into _keys;
-  if cardinality(_keys) = 0 and claim_keys.after is not null then
-    return _pgstack.claim_keys(plan, worker, wanted, null);
+  if cardinality(_keys) = 0 and (claim_keys.after is not null or claim_keys.newest) then
+    return _pgstack.claim_keys(
+      plan, worker, wanted, case when claim_keys.newest then claim_keys.after end, false
+    );
   end if;
   return _keys;
 end;
 $$;
 
-comment on function _pgstack.claim_keys(_pgstack.vectorizer_plan, uuid, integer, jsonb) is
-'Leases up to so many queued keys of one vectorizer to a worker, in their order, those after a key first.';
+comment on function _pgstack.claim_keys(_pgstack.vectorizer_plan, uuid, integer, jsonb, boolean) is
+'Leases up to so many queued keys of one vectorizer to a worker: those queued last, or in their order, those after a key first.';
 
 -- One vectorizer at a time, any of them in turn: a random order is fair over time and
 -- needs no shared state.  One that cannot run is passed over and says why.
@@ -156,7 +170,7 @@ create or replace function _pgstack.work_claim(
 )
 returns table (
   vectorizer_id integer, name text, model_key text, model_server text, model text,
-  options jsonb, keep_alive text, keys jsonb[]
+  options jsonb, keep_alive text, keys jsonb[], is_behind boolean
 )
 language plpgsql volatile
 security invoker
@@ -165,6 +179,7 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan;
   _wish jsonb;
+  _rows integer;
   _problem text;
 begin
   for _plan in
@@ -179,15 +194,17 @@ begin
     order by random()
   loop
     _wish := work_claim.wishes -> _plan.id::text;
-    continue when _wish ->> 'rows' = '0';
+    _rows := least(coalesce((_wish ->> 'rows')::integer, 32), _plan.batch_size);
+    continue when _rows = 0;
     begin
       _problem := _pgstack.vectorizer_problem(_plan);
       if _problem is null then
         keys := _pgstack.claim_keys(
-          _plan, work_claim.worker,
-          least(coalesce((_wish ->> 'rows')::integer, 32), _plan.batch_size), _wish -> 'after'
+          _plan, work_claim.worker, _rows, _wish -> 'after',
+          coalesce((_wish ->> 'newest')::boolean, false)
         );
         if cardinality(keys) > 0 then
+          is_behind := cardinality(keys) = _rows;
           vectorizer_id := _plan.id;
           name := _plan.name;
           model_key := _pgstack.model_key(
@@ -217,7 +234,7 @@ end;
 $$;
 
 comment on function _pgstack.work_claim(uuid, text[], jsonb, text[]) is
-'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wishes: {"id": {"rows": how many, "after": the last key taken}}, 32 rows from the first key on where it says nothing; 0 rows: none of it now. resting: models that take no more now, as _pgstack.model_key(). No row: nothing is due.';
+'Leases queued keys of one vectorizer to a worker. names: only these vectorizers; NULL: all. wishes: {"id": {"rows": how many, "after": the last key taken, "newest": true has those queued last taken}}, 32 rows from the first key on where it says nothing; 0 rows: none of it now. resting: models that take no more now, as _pgstack.model_key(). is_behind: as many as that were there, perhaps more. No row: nothing is due.';
 
 create or replace function _pgstack.model_key(
   model_server text, model text, options jsonb, keep_alive text

@@ -32,6 +32,7 @@ MOST_ROWS = 1000
 MOST_BATCHES = 32  # of rows, in this worker's hands
 LOCKED_SECONDS = 1.0
 POLL_SECONDS = 5.0  # finds work whose notification was lost
+NEWEST_SECONDS = 0.2  # between looks for the newest rows, and ten times what one takes
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,39 @@ class Batch:
 
 @dataclass
 class Wish:
-    """How many rows of a vectorizer to claim next, and after which key."""
+    """How many rows of a vectorizer to claim next, and after which key, or the newest.
+
+    A row that was queued a moment ago is not to wait for hours behind those of a big load.
+    """
 
     rows: int = FIRST_ROWS
     after: str = "null"
     rest_until: float = 0.0  # one of its tables is locked
+    is_behind: bool = False  # the last claim left some, perhaps
+    has_news: bool = True
+    newest: bool = False  # what the next claim is to take
+    newest_from: float = 0.0  # when it may take the newest once more
+
+    def decide(self) -> None:
+        """Settle what the next claim is to take."""
+        self.newest = self.is_behind and self.has_news and time.monotonic() >= self.newest_from
 
     def __str__(self) -> str:
         """Return it as JSON, by hand: a key is JSON already, and Python would round numerics."""
-        rows = 0 if time.monotonic() < self.rest_until else self.rows
-        return f'{{"rows": {rows}, "after": {self.after}}}'
+        rows = min(self.rows, FIRST_ROWS) if self.newest else self.rows
+        if time.monotonic() < self.rest_until:
+            rows = 0
+        newest = "true" if self.newest else "false"
+        return f'{{"rows": {rows}, "after": {self.after}, "newest": {newest}}}'
+
+    def learn(self, keys: list[str], seconds: float, *, is_behind: bool) -> None:
+        """Take in what a claim took, and how long that took."""
+        if self.newest:
+            self.has_news = False
+            self.newest_from = time.monotonic() + max(NEWEST_SECONDS, 10 * seconds)
+        else:
+            self.after = keys[-1]
+            self.is_behind = is_behind
 
 
 # Somebody holds a table for long: not an error of anybody's.
@@ -166,6 +190,11 @@ class Drain:
         if session.news:
             session.news = False
             self.look_at = 0.0  # until a claim finds nothing
+            for wish in self.wishes.values():
+                wish.has_news = True
+        for wish in self.wishes.values():
+            wish.decide()
+        began = time.monotonic()
         resting = [key for key, model in self.models.items() if not model.has_room]
         claimed = await self._fetch(
             queries.WORK_CLAIM, session.worker, session.names, self._wishes(), resting
@@ -173,8 +202,9 @@ class Drain:
         if not claimed:
             self.more = set(resting)
             self.look_at = time.monotonic() + await self._idle_seconds()
-        for vectorizer, name, keys, *configuration in claimed:
-            self.wishes.setdefault(vectorizer, Wish()).after = keys[-1]
+        for vectorizer, name, keys, is_behind, *configuration in claimed:
+            wish = self.wishes.setdefault(vectorizer, Wish())
+            wish.learn(keys, time.monotonic() - began, is_behind=is_behind)
             batch = Batch(vectorizer, name, keys, [None] * len(keys), [])
             model = self._model(Configuration(*configuration))
             model.loading += 1  # now, not when the task starts: the next claim asks for it

@@ -181,15 +181,23 @@ def change(conn: Connection, rng: random.Random) -> None:
 class Writers:
     """Sessions that write until told to stop.
 
-    ``hardy``: the database may go away; they come back when it does.
+    ``hardy``: the database may go away; they come back when it does.  ``rest``: seconds between
+    two statements, at most.  ``timeout``: of a statement.
     """
 
     def __init__(
-        self, dsn: str, rng: random.Random, *, sessions: int, hardy: bool, rest: float = 0.03
+        self,
+        dsn: str,
+        rng: random.Random,
+        *,
+        sessions: int = 3,
+        hardy: bool = False,
+        rest: float = 0.03,
+        timeout: str = "30s",
     ) -> None:
         self.problems: list[str] = []
         self.done = 0
-        self._dsn, self._hardy, self._rest = dsn, hardy, rest
+        self._dsn, self._hardy, self._rest, self._timeout = dsn, hardy, rest, timeout
         self._stop = threading.Event()
         seeds = [rng.random() for _ in range(sessions)]
         self._threads = [
@@ -233,7 +241,7 @@ class Writers:
                 return
 
     def _write(self, conn: Connection, rng: random.Random) -> None:
-        conn.execute("set statement_timeout = '30s'")
+        conn.execute("select set_config('statement_timeout', %s, false)", (self._timeout,))
         while not self._stop.is_set():
             try:
                 change(conn, rng)
@@ -248,11 +256,9 @@ class Writers:
 
 
 @contextmanager
-def writing(
-    dsn: str, rng: random.Random, *, sessions: int = 3, hardy: bool = False, rest: float = 0.03
-) -> Iterator[Writers]:
-    """Users write while the block runs."""
-    writers = Writers(dsn, rng, sessions=sessions, hardy=hardy, rest=rest)
+def writing(dsn: str, rng: random.Random, **options: Any) -> Iterator[Writers]:
+    """Users write while the block runs; options are those of :class:`Writers`."""
+    writers = Writers(dsn, rng, **options)
     try:
         yield writers
     finally:

@@ -330,6 +330,23 @@ def test_a_long_queue_does_not_keep_a_short_one_waiting(
     assert status(db, "a")["pending"] > 5000
 
 
+def test_a_new_row_does_not_wait_behind_a_long_queue(
+    db: Connection, worker: Any, models: Any
+) -> None:
+    db.execute("create table t (id int primary key, body text)")
+    vectorize(db, "t", "body")
+    models.misbehave(latency_ms=200)
+    db.execute("insert into t select i, 'text ' || i from generate_series(1, 20000) as i")
+    models.await_stats(lambda stats: stats["texts"] > 1000)
+    db.execute("insert into t values (20001, 'new')")
+    while not rows(db, "select from t_embedding_store where id = 20001"):
+        time.sleep(0.02)
+    assert status(db, "t")["pending"] > 5000
+    models.clear()
+    assert fresh(db, "t")
+    assert rows(db, "select count(*) from t_embedding_store") == [(20001,)]
+
+
 def test_a_worker_asks_for_rows_only_when_there_may_be_some(
     db: Connection, db_url: str, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from pgstack.worker.app import SETTINGS
 
@@ -95,7 +96,7 @@ def test_nothing_is_claimed_or_loaded_for_a_model_of_before(docs: Conn) -> None:
         docs.execute("delete from _pgstack.work")
         claimed = docs.execute(
             "select cardinality(_pgstack.claim_keys(%s::_pgstack.vectorizer_plan,"
-            " gen_random_uuid(), 32, null))",
+            " gen_random_uuid(), 32, null, false))",
             (plan,),
         )
         return loaded.rowcount, claimed.fetchall()[0][0]
@@ -129,3 +130,22 @@ def test_a_row_given_back_keeps_the_error_of_its_last_try(docs: Conn) -> None:
     assert docs.execute("select key, error from pgstack.vectorizer_errors").fetchall() == [
         ({"id": 1}, "too odd")
     ]
+
+
+def test_rows_queued_of_late_can_be_claimed_first(docs: Conn) -> None:
+    docs.execute("update docs set body = body || '!'")
+    queue = value(docs, "select queue from _pgstack.vectorizer_plan")
+    docs.execute(f"update {queue} set queued_at = now() + interval '1 s' where id = {ROWS - 1}")
+    docs.execute(f"update {queue} set queued_at = now() + interval '2 s' where id = {ROWS}")
+    vectorizer = value(docs, "select id from ai.vectorizer")
+
+    def claimed(wish: dict[str, Any]) -> list[int]:
+        [(keys,)] = docs.execute(
+            "select keys from _pgstack.work_claim(gen_random_uuid(), null, %s, '{}')",
+            (Jsonb({str(vectorizer): wish}),),
+        ).fetchall()
+        return [key["id"] for key in keys]
+
+    newest = {"rows": 2, "after": {"id": 100}, "newest": True}
+    assert claimed(newest) == [ROWS, ROWS - 1]
+    assert claimed({**newest, "newest": False}) == [101, 102]
