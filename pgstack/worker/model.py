@@ -19,7 +19,8 @@ Whose fault a failure is (:class:`~pgstack.errors.Fault`) decides what follows.
     the input's     the call is halved until the text at fault stands alone
     unclear         the same, but a text is blamed only if the model answers the probe
                     meanwhile, or did so between this time and the last: a server that fails
-                    for all is not their fault, one that ends may be
+                    for all is not their fault, one that ends may be.  When two calls broke
+                    side by side, a text that was alone in one is tried with no call beside it
     the set-up's    every text that waits is refused: no try can help
 """
 
@@ -31,7 +32,7 @@ import random
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgstack import queries
@@ -67,12 +68,13 @@ type TextKey = tuple[int, bytes]  # vectorizer and digest
 class Suspicion:
     """What is held against a text.  It outlasts a rest, when the text itself is given back.
 
-    ``at_most``: texts in a call with it.  ``alone``: it broke a call of its own, and the model
-    broke on the probe as well.
+    ``at_most``: texts in a call with it.  ``apart``: and no call beside that one.  ``broke``: it
+    broke a call of its own, and the model broke on the probe as well.
     """
 
     at_most: int = MOST_TEXTS
-    alone: bool = False
+    apart: bool = False
+    broke: bool = False
 
 
 UNSUSPECTED = Suspicion()
@@ -112,6 +114,9 @@ class Model:
     suspects: OrderedDict[TextKey, Suspicion] = field(default_factory=OrderedDict)
     loading: int = 0  # batches of rows that are on their way here
     calls: int = 0  # under way
+    apart: bool = False  # the one under way wants none beside it
+    broken: int = 0  # calls so far for which a text might be to blame
+    judging: int = 0  # of these, those of which it is being found out: nothing is sent meanwhile
     limit: float = 2.0  # two, so that one that hangs does not stop the others
     characters: float = FIRST_CHARACTERS
     mean_characters: float = 500.0
@@ -155,6 +160,7 @@ class Model:
         if self.resting > KEEP_SECONDS:
             self.give_back()
         while self.line and self._may_call():
+            self.apart = self._held(self.line[0]).apart
             self.calls += 1
             self.called_at = time.monotonic()
             self.leaving = asyncio.Event()
@@ -181,7 +187,9 @@ class Model:
     def _may_call(self) -> bool:
         session = self.session
         most = int(min(self.limit, session.concurrency))
-        if self.resting or self.calls >= most or session.stopping.is_set():
+        if self.resting or self.judging or self.calls >= most or session.stopping.is_set():
+            return False
+        if self.calls and (self.apart or self._held(self.line[0]).apart):
             return False
         return not session.asking or time.monotonic() - self.called_at > YIELD_SECONDS
 
@@ -190,18 +198,22 @@ class Model:
         taken: list[Wanted] = []
         characters = 0
         at_most = MOST_TEXTS
-        while self.line and len(taken) < (at_most := min(at_most, self._at_most(self.line[0]))):
+        while self.line and len(taken) < (
+            at_most := min(at_most, self._held(self.line[0]).at_most)
+        ):
             characters += len(self.line[0].text)
             if taken and characters > self.characters:
                 break
             taken.append(self.line.popleft())
         return taken
 
-    def _at_most(self, wanted: Wanted) -> int:
-        return self.suspects.get(wanted.key, UNSUSPECTED).at_most
+    def _held(self, wanted: Wanted) -> Suspicion:
+        """Return what is held against a text."""
+        return self.suspects.get(wanted.key, UNSUSPECTED)
 
     async def _call(self, taken: list[Wanted], sent: asyncio.Event) -> None:
         texts = [wanted.text for wanted in taken]
+        broken_before = self.broken
         began = time.monotonic()
         try:
             try:
@@ -216,7 +228,7 @@ class Model:
             )
         except PgstackError as exc:
             self._enter(taken, 0, time.monotonic() - began, failed=True)
-            await self._failed(taken, exc)
+            await self._failed(taken, exc, broken_before)
         except asyncio.CancelledError:
             for wanted in taken:
                 _refuse(wanted, GivenBack())
@@ -275,7 +287,7 @@ class Model:
 
     # ------------------------------------------------------------------ failures
 
-    async def _failed(self, taken: list[Wanted], exc: PgstackError) -> None:
+    async def _failed(self, taken: list[Wanted], exc: PgstackError, broken_before: int) -> None:
         match exc.fault:
             case Fault.SETUP:
                 for wanted in (*taken, *self.line):
@@ -287,19 +299,29 @@ class Model:
             case Fault.INPUT if len(taken) == 1:
                 self._refuse(taken[0], exc)
             case Fault.INPUT:
-                self._suspect(taken)
+                self._suspect(taken, Suspicion((len(taken) + 1) // 2))
             case _:
+                self.broken += 1
                 self.limit = max(1.0, self.limit / 2)
-                await self._judge(taken, exc)
+                await self._judge(taken, exc, broken_before)
 
-    async def _judge(self, taken: list[Wanted], exc: PgstackError) -> None:
+    async def _judge(self, taken: list[Wanted], exc: PgstackError, broken_before: int) -> None:
         """Find out who broke a call: its texts, or a model that breaks on anything."""
-        broken = await self._probe()
-        alone = len(taken) == 1
-        if alone and (broken is None or self.suspects.get(taken[0].key, UNSUSPECTED).alone):
+        self.judging += 1
+        try:
+            broken = await self._probe()
+        finally:
+            self.judging -= 1
+        held = self._held(taken[0])
+        beside_another = self.broken - broken_before > 1
+        if len(taken) > 1:
+            self._suspect(taken, Suspicion((len(taken) + 1) // 2))
+        elif beside_another:
+            self._suspect(taken, Suspicion(1, apart=True))
+        elif broken is None or held.broke:
             self._refuse(taken[0], exc)
         else:
-            self._suspect(taken, alone=alone)
+            self._suspect(taken, replace(held, at_most=1, broke=True))
         if broken is not None:
             await self._rest(broken)
 
@@ -312,9 +334,8 @@ class Model:
             return exc
         return None
 
-    def _suspect(self, taken: list[Wanted], *, alone: bool = False) -> None:
-        """Put texts back that broke a call, to be sent in smaller ones."""
-        suspicion = Suspicion((len(taken) + 1) // 2, alone)
+    def _suspect(self, taken: list[Wanted], suspicion: Suspicion) -> None:
+        """Put texts back that broke a call, to be sent another way."""
         for wanted in taken:
             _remember(self.suspects, wanted.key, suspicion)
         self._put_back(taken)

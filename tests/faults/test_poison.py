@@ -26,7 +26,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_one_poisonous_row(stack: Stack, way: str) -> None:
-    stack.configure(max_attempts="2")
+    # Once is enough to see that only the poisonous row was blamed; a busy machine may be slow.
+    stack.configure(max_attempts="2" if way == "hang" else "1")
     if way == "hang":
         stack.configure(model_timeout="1s")
     stack.create_table(rows=60)
