@@ -330,7 +330,7 @@ class Drain:
         if given_back and not self.session.stopping.is_set():  # else the farewell does it for all
             await self._release(batch.part(given_back), None, blocks=False)
         for position, exc in failed.items():
-            if position not in given_back:
+            if not isinstance(exc, GivenBack):
                 await self._refused(batch.part([position]), exc)
 
     async def _complete(self, batch: Batch, model: Model, vectors: Vectors) -> None:
