@@ -352,13 +352,13 @@ def _freshness(
     backlog: int = 0,
 ) -> list[float]:
     """Return milliseconds from the commit of a row until its chunk can be found."""
-    side.fresh(_texts.short_rows(backlog))
+    texts = _texts.short_rows(backlog + count + 3)
+    side.fresh(texts[:backlog])
     side.models.forget(latency_ms=latency_ms)
     rng = random.Random(7)
     times = []
     with side.running(*options), connect(side.dsn, autocommit=True) as conn:
-        texts = _texts.short_rows(backlog + count + 3)[backlog:]
-        for i, text in enumerate(texts, backlog):
+        for i, text in enumerate(texts[backlog:], backlog):
             conn.execute("insert into item values (%s, %s)", (i, text))
             began = time.perf_counter()
             while not conn.execute("select from item_embedding where id = %s", (i,)).rowcount:

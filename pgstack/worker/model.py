@@ -169,7 +169,7 @@ class Model:
     def give_back(self) -> None:
         """Give up on what is still in line."""
         while self.line:
-            _refuse(self.line.popleft(), GivenBack())
+            _set_exception(self.line.popleft(), GivenBack())
 
     async def digest(self) -> str | None:
         """Return what the server calls the model's weights; None: it does not say."""
@@ -231,7 +231,7 @@ class Model:
             await self._failed(taken, exc, broken_before)
         except asyncio.CancelledError:
             for wanted in taken:
-                _refuse(wanted, GivenBack())
+                _set_exception(wanted, GivenBack())
             raise
         else:
             for wanted, vector in zip(taken, result.packed, strict=True):
@@ -347,7 +347,7 @@ class Model:
 
     def _refuse(self, wanted: Wanted, exc: Exception) -> None:
         self.suspects.pop(wanted.key, None)
-        _refuse(wanted, exc)
+        _set_exception(wanted, exc)
 
     async def _rest(self, exc: PgstackError) -> None:
         """Open the breaker: leave the model alone, longer each time, until it answers a probe."""
@@ -427,7 +427,7 @@ def _remember[V](remembered: OrderedDict[TextKey, V], key: TextKey, value: V) ->
         remembered.popitem(last=False)
 
 
-def _refuse(wanted: Wanted, exc: Exception) -> None:
+def _set_exception(wanted: Wanted, exc: Exception) -> None:
     if not wanted.vector.done():
         wanted.vector.set_exception(exc)
         wanted.vector.exception()  # marks it as seen: who wanted it may be gone
