@@ -88,7 +88,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _nines float8 := -log(greatest(1e-4, 1 - least(1, coalesce(index_effort.target_recall, 0.95))));
+  _nines float8 := -log(greatest(1e-7, 1 - least(1, coalesce(index_effort.target_recall, 0.95))));
 begin
   return least(1000, ceil(
     greatest(2 * index_effort.k, case index_effort.method when 'diskann' then 50 else 40 end)
