@@ -15,6 +15,26 @@ $do$;
 
 comment on type _pgstack.answer is 'What bridge_poll returns.';
 
+-- Every session's second connection is of one role, and a role may read in pg_stat_activity
+-- what its other sessions run: anybody would see the questions of all, and with a token
+-- take the answer.  The server shows the first track_activity_query_size bytes of a
+-- statement, so what matters comes behind as many blanks.
+create or replace function _pgstack.bridge_statement(call text)
+returns text
+language sql stable strict
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'select %s * from _pgstack.%s',
+    repeat(' ', pg_size_bytes(current_setting('track_activity_query_size'))::integer),
+    bridge_statement.call
+  );
+$$;
+
+comment on function _pgstack.bridge_statement(text) is
+'The statement that calls a function over the bridge, where no other session can read it.';
+
 -- Posts the question; a connection that broke since the last call, or is busy with
 -- something else, is opened anew once.
 create or replace function _pgstack.bridge_send(
@@ -26,10 +46,10 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _question text := format(
-    'select _pgstack.bridge_post(%L, %L, %L, %L, %L)',
+  _question text := _pgstack.bridge_statement(format(
+    'bridge_post(%L, %L, %L, %L, %L)',
     bridge_send.token, bridge_send.kind, bridge_send.payload, current_user, bridge_send.patience
-  );
+  ));
 begin
   perform _pgstack.bridge_ensure();
   begin
@@ -58,7 +78,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _poll text := format('select * from _pgstack.bridge_poll(%L)', bridge_await.token);
+  _poll text := _pgstack.bridge_statement(format('bridge_poll(%L)', bridge_await.token));
   _began timestamptz := clock_timestamp();
   _answer _pgstack.answer;
 begin
@@ -120,7 +140,7 @@ as $$
 begin
   perform t.done
   from @extschema:dblink@.dblink(
-    'pgstack', format('select _pgstack.bridge_cancel(%L)', bridge_withdraw.token)
+    'pgstack', _pgstack.bridge_statement(format('bridge_cancel(%L)', bridge_withdraw.token))
   ) as t (done text);
   if _pgstack.setting_value('bridge_keep_open') = 'off' then
     perform _pgstack.bridge_reset();

@@ -143,6 +143,28 @@ $$;
 comment on function _pgstack.model_problem(_pgstack.vectorizer_plan) is
 'Why every worker leaves the vectorizer''s model alone, and until when; NULL: one uses it.';
 
+-- A model server may quote the text it refused, and everybody may look at the status.
+create or replace function _pgstack.noted_problem(vectorizer_id integer)
+returns table (problem text, last_error text)
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not has_column_privilege('_pgstack.vectorizer', 'last_error', 'select') then
+    return query select null::text, null::text;
+    return;
+  end if;
+  return query
+  select v.problem, v.last_error
+  from (select noted_problem.vectorizer_id as id) as x
+  left join _pgstack.vectorizer as v on v.vectorizer_id = x.id;
+end;
+$$;
+
+comment on function _pgstack.noted_problem(integer) is
+'What workers noted of a vectorizer, one row; NULLs for who may not read it.';
+
 -- A function between the view and the private tables, so that these can change under
 -- views that people build on pgstack.vectorizer_status.
 create or replace function _pgstack.vectorizer_status()
@@ -177,12 +199,13 @@ as $$
     round((v.rows_rate * d.left)::numeric, 1)::double precision,
     round((v.tokens_rate * d.left)::numeric, 1)::double precision,
     _pgstack.index_status(p), v.last_success_at, v.last_error_at,
-    coalesce(o.problem, m.problem, v.last_error)
+    coalesce(o.problem, m.problem, n.last_error)
   from _pgstack.vectorizer_plan as p
   left join _pgstack.vectorizer as v on v.vectorizer_id = p.id
   cross join lateral _pgstack.queue_status(p) as q
   cross join lateral _pgstack.work_status(p.id) as w
-  cross join lateral (select coalesce(_pgstack.vectorizer_problem(p), v.problem) as problem) as o
+  cross join lateral _pgstack.noted_problem(p.id) as n
+  cross join lateral (select coalesce(_pgstack.vectorizer_problem(p), n.problem) as problem) as o
   cross join lateral (
     select case when q.pending > 0 then _pgstack.model_problem(p) end as problem
   ) as m
@@ -219,7 +242,7 @@ comment on column pgstack.vectorizer_status.tokens_per_second is 'Tokens embedde
 comment on column pgstack.vectorizer_status.index is 'Its vector indexes, NULL for none.';
 comment on column pgstack.vectorizer_status.last_success_at is 'When rows were last embedded.';
 comment on column pgstack.vectorizer_status.last_error_at is 'When something last went wrong.';
-comment on column pgstack.vectorizer_status.last_error is 'What keeps it from running, or else what last went wrong.';
+comment on column pgstack.vectorizer_status.last_error is 'What keeps it from running, or else what last went wrong; NULL for roles that may not select from _pgstack.vectorizer.';
 
 create or replace function pgstack.wait_until_fresh(name text, timeout interval default '30s')
 returns boolean

@@ -55,11 +55,21 @@ begin
   grant select on ai.vectorizer to public;
   grant execute on function _pgstack.bridge_connect() to public;
   grant select on
-    _pgstack.setting, _pgstack.vectorizer, _pgstack.query_cache, _pgstack.vectorizer_plan,
+    _pgstack.setting, _pgstack.query_cache, _pgstack.vectorizer_plan,
     pgstack.settings, pgstack.vectorizer_status, pgstack.vectorizer_errors, pgstack.usage,
     pgstack.workers
   to public;
   grant select (id, pid) on _pgstack.worker to public;
+  -- Not what went wrong: a model server may quote the text it refused.
+  revoke select on _pgstack.vectorizer from public;
+  execute (
+    select format(
+      'grant select (%s) on _pgstack.vectorizer to public', string_agg(quote_ident(a.attname), ', ')
+    )
+    from pg_attribute as a
+    where a.attrelid = '_pgstack.vectorizer'::regclass and a.attnum > 0 and not a.attisdropped
+      and a.attname not in ('problem', 'last_error')
+  );
   -- Once: it would wait for every session that reads the cache in a transaction.
   if not exists (
     select from pg_policy as p
