@@ -2,14 +2,16 @@
 -- Callers: every other family, through _pgstack.setting_value().
 -- Errors: PS007 value out of range, PS014 missing privilege, PS015 unknown setting.
 
--- The one list of settings.  pattern is what a value must look like.
+-- The one list of settings.  pattern is what a value must look like.  PL/pgSQL keeps its plan,
+-- and a search reads several.
 create or replace function _pgstack.setting_catalogue()
 returns table (name text, default_value text, pattern text, description text)
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  values
+begin
+  return query values
     (
       'embedding_model', 'all-minilm', '\S+',
       'Model of pgstack.embed() and of new vectorizers.'
@@ -73,9 +75,20 @@ as $$
       'Index that a vectorizer with index => ''auto'' gets.'
     ),
     (
+      'text_index', 'tsvector', 'tsvector|bm25|none',
+      'How new vectorizers find words: tsvector, a column and its index; bm25, an index of pg_textsearch, faster, '
+      'but version 0.6 of it can block writes after a crash of the server; none: each chunk is read.'
+    ),
+    (
+      'text_index_min_rows', '1000', '\d{1,9}',
+      'Chunks from which on a vectorizer gets an index of words.'
+    ),
+    (
       'text_config', 'english', '\S+',
-      'Text search configuration of the modes text and hybrid: see select cfgname from pg_ts_config.'
+      'Language that text is searched in by words: select cfgname from pg_ts_config. '
+      'A vectorizer keeps the one it was made with until pgstack.set_text_config().'
     );
+end;
 $$;
 
 comment on function _pgstack.setting_catalogue() is
@@ -133,18 +146,23 @@ comment on function _pgstack.check_setting(text, text) is
 -- then pgstack.configure(), then the default.
 create or replace function _pgstack.setting_value(name text)
 returns text
-language sql stable strict parallel safe
+language plpgsql stable strict parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    _pgstack.session_setting(setting_value.name),
-    (select s.value from _pgstack.setting as s where s.name = setting_value.name),
-    (
-      select c.default_value from _pgstack.setting_catalogue() as c
-      where c.name = setting_value.name
-    )
-  );
+declare
+  _value text := _pgstack.session_setting(setting_value.name);
+begin
+  if _value is null then
+    select s.value into _value from _pgstack.setting as s where s.name = setting_value.name;
+  end if;
+  if _value is null then
+    select c.default_value into _value
+    from _pgstack.setting_catalogue() as c
+    where c.name = setting_value.name;
+  end if;
+  return _value;
+end;
 $$;
 
 comment on function _pgstack.setting_value(text) is

@@ -8,18 +8,22 @@
 -- Functions the worker calls for each batch are in plpgsql, which keeps their plans.
 -- A key travels as an object, {"id": 7}: every type and any number of columns.
 
+-- PL/pgSQL, as every search asks: it keeps its plans, a function in SQL is planned at each call.
 create or replace function _pgstack.content_columns(config jsonb)
 returns text[]
-language sql stable
+language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select array[config -> 'loading' ->> 'column_name']
-    || array(
-      select t.name
-      from unnest(_pgstack.template_columns(config -> 'formatting' ->> 'template')) as t (name)
-      where t.name <> config -> 'loading' ->> 'column_name'
-    );
+declare
+  _template text := config -> 'formatting' ->> 'template';
+  _column text := config -> 'loading' ->> 'column_name';
+begin
+  if _template = '$chunk' then
+    return array[_column];
+  end if;
+  return _column || array_remove(_pgstack.template_columns(_template), _column);
+end;
 $$;
 
 comment on function _pgstack.content_columns(jsonb) is

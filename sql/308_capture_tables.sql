@@ -310,7 +310,7 @@ begin
     select p.oid
     from pg_proc as p
     where p.pronamespace = 'ai'::regnamespace
-      and p.proname ~ '^_pgstack_(capture|forget)_[0-9]+$'
+      and p.proname ~ '^_pgstack_(capture|forget|words)_[0-9]+$'
       and not exists (
         select from ai.vectorizer as v
         where v.id = substring(p.proname from '[0-9]+$')::integer
@@ -319,6 +319,7 @@ begin
   loop
     begin
       execute format('drop function %s cascade', _function);
+      perform _pgstack.drop_words(substring(_function::text from '_pgstack_words_([0-9]+)')::integer);
     exception
       when lock_not_available then null;
     end;

@@ -79,6 +79,7 @@ declare
 begin
   perform _pgstack.check_manager();
   perform _pgstack.drop_capture(_plan.id);
+  perform _pgstack.drop_words(_plan.id);
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);
   delete from _pgstack.work as w where w.vectorizer_id = _plan.id;

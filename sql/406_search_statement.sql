@@ -1,0 +1,248 @@
+-- Family: the statement of a search.  Chooses routes, writes the branches, fuses them.
+-- Callers: 400_search.sql, 408_explain_search.sql.
+-- Errors: PS007 bad argument.
+
+-- What is asked, made complete: no field but embedding, vector_weight and index_type is
+-- NULL once _pgstack.search_request() is done.
+do $do$
+begin
+  if to_regtype('_pgstack.search_request') is null then
+    create type _pgstack.search_request as (
+      query text, embedding @extschema:vector@.vector, k integer, mode text, condition text,
+      per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
+      rows integer, with_vector boolean,
+      target_recall float8, words _pgstack.words, index_method text, index_type text,
+      vector_route text, text_route text
+    );
+  end if;
+  if to_regtype('_pgstack.hit') is null then
+    create type _pgstack.hit as (
+      rank integer, id jsonb, chunk_seq integer, chunk text, score float8,
+      start_char integer, end_char integer,
+      vector_rank integer, vector_score float8, text_rank integer, text_score float8,
+      more jsonb, embedding @extschema:vector@.vector
+    );
+  end if;
+end;
+$do$;
+
+comment on type _pgstack.search_request is
+'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more.';
+comment on type _pgstack.hit is
+'A row of pgstack.search(), with its vector where a later step needs it.';
+
+-- ------------------------------------------------------------------------------ routes
+
+-- How many source rows satisfy a condition and may be seen, counted no further than needed.
+create or replace function _pgstack.matching_rows(
+  plan _pgstack.vectorizer_plan, condition text, most bigint
+)
+returns bigint
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _count bigint;
+begin
+  execute format(
+    'select count(*) from (select from %s as %s where %s limit $1) as m',
+    plan.source, case when plan.has_table then 'k' else 'r' end, condition
+  ) into _count using most;
+  return _count;
+end;
+$$;
+
+comment on function _pgstack.matching_rows(_pgstack.vectorizer_plan, text, bigint) is
+'The number of source rows that satisfy a condition and that the caller sees, most at most.';
+
+-- Walking along an index past rows that do not match takes about depth * chunks / matching
+-- steps; reading those that match takes as many as there are.  The two meet where
+-- matching^2 = depth * chunks * ratio, ratio being what a step costs beside a chunk read:
+-- for vectors 7 (a step compares with the neighbours in the graph), for words 1/20 (a
+-- chunk outside the index must be taken apart again).
+create or replace function _pgstack.choose_routes(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns _pgstack.search_request
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _chunks float8;
+  _chunks_per_row float8;
+  _few float8;
+  _matching float8;
+begin
+  request.vector_route := case when request.index_method is null then 'all' else 'index' end;
+  request.text_route := case when (request.words).method is null then 'all' else 'index' end;
+  if request.condition = 'true' and not row_security_active(plan.source) then
+    return request;
+  end if;
+  if (request.words).method = 'tsvector' then
+    request.text_route := 'all';
+  end if;
+  _chunks := _pgstack.expected_chunks(plan);
+  _chunks_per_row := greatest(1, _chunks / (
+    select greatest(c.reltuples, 1000) from pg_class as c where c.oid = plan.source::regclass
+  ));
+  _few := sqrt(7 * request.depth * _chunks);
+  _matching := _chunks_per_row * _pgstack.matching_rows(
+    plan, request.condition, (_few / _chunks_per_row)::bigint + 1
+  );
+  if _matching <= _few then
+    request.vector_route := 'matching';
+  end if;
+  if _matching <= sqrt(request.depth * _chunks / 20) then
+    request.text_route := 'matching';
+  end if;
+  return request;
+end;
+$$;
+
+comment on function _pgstack.choose_routes(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'The request with the routes of its branches: index, matching or all.';
+
+-- --------------------------------------------------------------------------- statement
+
+-- The score of a chunk that the branches v and t found.
+create or replace function _pgstack.fusion_score(request _pgstack.search_request)
+returns text
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _weight text := coalesce(request.vector_weight, 0.5)::text;
+begin
+  if request.fusion = 'rrf' then
+    return format(
+      '2 * (coalesce(%1$s / (%2$s + v.nr), 0) + coalesce((1 - %1$s) / (%2$s + t.nr), 0))::float8',
+      _weight, request.rrf_k
+    );
+  end if;
+  -- Each score as a share of the way from the worst to the best its branch found.
+  return format(
+    '(%1$s * coalesce((v.score - v.worst) / nullif(v.best - v.worst, 0), (v.nr is not null)::integer, 0)'
+    ' + (1 - %1$s) * coalesce(t.score / nullif(t.best, 0), 0))::float8',
+    _weight
+  );
+end;
+$$;
+
+comment on function _pgstack.fusion_score(_pgstack.search_request) is
+'SQL for the fused score of a chunk.';
+
+create or replace function _pgstack.search_statement(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _keys text := '';
+  _pairs text := '';
+  _vector text;
+  _text text;
+  _fused text;
+  _ranked constant text :=
+    'select h.*, row_number() over (order by h.score desc, %1$s h.chunk_seq)::integer as nr, '
+    'max(h.score) over () as best, min(h.score) over () as worst from %2$s as h';
+begin
+  for _nr in 1 .. cardinality(plan.key_columns) loop
+    _keys := _keys || format('key_%s, ', _nr);
+    _pairs := _pairs || format(', %L, b.key_%s', plan.key_columns[_nr], _nr);
+  end loop;
+  _vector := format('vector_hit as materialized (%s)', _pgstack.vector_branch(
+    plan, request.vector_route, request.condition, request.index_type, request.with_vector
+  ));
+  _text := format('text_hit as materialized (%s)', _pgstack.text_branch(
+    plan, request.text_route, request.condition, request.words, request.with_vector
+  ));
+  _fused := case request.mode
+    when 'vector' then format(
+      'select v.*, v.nr as vector_rank, v.score as vector_score, '
+      'null::integer as text_rank, null::float8 as text_score from (%s) as v',
+      format(_ranked, _keys, 'vector_hit')
+    )
+    when 'text' then format(
+      'select t.*, null::integer as vector_rank, null::float8 as vector_score, '
+      't.nr as text_rank, t.score as text_score from (%s) as t',
+      format(_ranked, _keys, 'text_hit')
+    )
+    else format(
+      'select %1$s chunk_seq, coalesce(v.chunk, t.chunk) as chunk, '
+      'coalesce(v.start_char, t.start_char) as start_char, coalesce(v.end_char, t.end_char) as end_char%2$s, '
+      '%3$s as score, v.nr as vector_rank, v.score as vector_score, t.nr as text_rank, t.score as text_score '
+      'from (%4$s) as v full join (%5$s) as t using (%1$s chunk_seq)',
+      _keys,
+      case when request.with_vector then ', coalesce(v.embedding, t.embedding) as embedding' else '' end,
+      _pgstack.fusion_score(request), format(_ranked, _keys, 'vector_hit'),
+      format(_ranked, _keys, 'text_hit')
+    )
+  end;
+  return format(
+    $sql$
+    with %1$s, fused as (%2$s), best as (%3$s)
+    select (row_number() over (order by b.score desc, %4$s b.chunk_seq))::integer as rank,
+      jsonb_build_object(%5$s) as id, b.chunk_seq, b.chunk, b.score::float8, b.start_char, b.end_char,
+      b.vector_rank, b.vector_score::float8, b.text_rank, b.text_score::float8, b.more, %6$s as embedding
+    from best as b
+    order by 1
+    $sql$,
+    case request.mode when 'vector' then _vector when 'text' then _text
+      else _vector || ', ' || _text end,
+    _fused, _pgstack.best_hits(plan, request, _keys), _keys, substr(_pairs, 3),
+    case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end
+  );
+end;
+$$;
+
+comment on function _pgstack.search_statement(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'The SQL of a whole search. Its parameters: $1 vector, $2 text, $3 any of the words, $4 depth, $5 rows, $6 each of the words.';
+
+-- Chunk by chunk, or the best of each source row with the others beside it.
+create or replace function _pgstack.best_hits(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request, keys text
+)
+returns text
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if request.per = 'chunk' then
+    return format(
+      'select f.*, null::jsonb as more from fused as f order by f.score desc, %s f.chunk_seq limit $5',
+      keys
+    );
+  end if;
+  return format(
+    $sql$
+    select f.*
+    from (
+      select p.*,
+        row_number() over (partition by %2$s order by p.score desc, p.chunk_seq) as place,
+        nullif(jsonb_agg(jsonb_build_object(
+          'chunk_seq', p.chunk_seq, 'score', p.score,
+          'start_char', p.start_char, 'end_char', p.end_char
+        )) over (
+          partition by %2$s order by p.score desc, p.chunk_seq
+          rows between 1 following and unbounded following
+        ), '[]') as more
+      from fused as p
+    ) as f
+    where f.place = 1
+    order by f.score desc, %1$s f.chunk_seq
+    limit $5
+    $sql$,
+    keys, trim(trailing ', ' from keys)
+  );
+end;
+$$;
+
+comment on function _pgstack.best_hits(_pgstack.vectorizer_plan, _pgstack.search_request, text) is
+'SQL for the rows of a search out of the fused candidates. keys: their key columns, each with a comma behind.';

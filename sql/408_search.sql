@@ -1,0 +1,349 @@
+-- Family: search.  Reads a vectorizer's target and source with the caller's rights.
+-- Callers: people, pgstack.ask(), pgstack/search.py, evaluation.
+-- Errors: PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument,
+--         PS014 not a reader, and those of pgstack.embed().
+--
+-- One statement finds the rows: 405_search_branch.sql writes its branches, 406_search_statement.sql
+-- the whole.  Here it is asked for, run, and run again where it found too little.
+
+create or replace function _pgstack.embed_query(plan _pgstack.vectorizer_plan, query text)
+returns @extschema:vector@.vector
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return _pgstack.check_query_vector(plan, pgstack.embed(embed_query.query, plan.model));
+end;
+$$;
+
+comment on function _pgstack.embed_query(_pgstack.vectorizer_plan, text) is
+'The vector of a query text, by the vectorizer''s own model. Raises PS002 when its length changed.';
+
+create or replace function _pgstack.check_query_vector(
+  plan _pgstack.vectorizer_plan, embedding @extschema:vector@.vector
+)
+returns @extschema:vector@.vector
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if @extschema:vector@.vector_dims(embedding) <> plan.dimensions then
+    raise exception 'vectorizer "%" stores % dimensions, the query has %',
+      plan.name, plan.dimensions, @extschema:vector@.vector_dims(embedding)
+      using errcode = 'PS002',
+      hint = format(
+        'It uses the model %s. If that changed: select pgstack.drop_vectorizer(%L, drop_data => true);',
+        plan.model, plan.name
+      );
+  end if;
+  return embedding;
+end;
+$$;
+
+comment on function _pgstack.check_query_vector(_pgstack.vectorizer_plan, @extschema:vector@.vector) is
+'Returns the vector of a query; raises PS002 when it is not as long as the stored ones.';
+
+-- ----------------------------------------------------------------------------- request
+
+create or replace function _pgstack.check_choice(argument text, value text, variadic choices text[])
+returns void
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if check_choice.value is null or check_choice.value <> all (choices) then
+    raise exception '% cannot be "%"', argument, coalesce(check_choice.value, 'NULL')
+      using errcode = 'PS007', hint = format('Use %s.', array_to_string(choices, ' or '));
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_choice(text, text, text[]) is
+'Raises PS007 for a value that is none of the choices.';
+
+create or replace function _pgstack.check_range(
+  argument text, value float8, lowest float8, highest float8
+)
+returns void
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not coalesce(check_range.value between check_range.lowest and check_range.highest, true) then
+    raise exception '% cannot be %', argument, check_range.value
+      using errcode = 'PS007',
+      hint = format('Pass a value from %s to %s.', check_range.lowest, check_range.highest);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_range(text, float8, float8, float8) is
+'Raises PS007 for a value below lowest or above highest; NULL passes.';
+
+create or replace function _pgstack.check_search(request _pgstack.search_request)
+returns void
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform _pgstack.require('k', request.k);
+  perform _pgstack.check_range('k', request.k, 1, 1000);
+  perform _pgstack.check_choice('mode', request.mode, 'vector', 'text', 'hybrid');
+  perform _pgstack.check_choice('per', request.per, 'chunk', 'row');
+  perform _pgstack.check_choice('fusion', request.fusion, 'rrf', 'convex');
+  perform _pgstack.check_range('vector_weight', request.vector_weight, 0, 1);
+  perform _pgstack.check_range('rrf_k', request.rrf_k, 0, 10000);
+  perform _pgstack.check_range('depth', request.depth, 1, 10000);
+  perform _pgstack.check_range('target_recall', request.target_recall, 0, 1);
+  if request.mode <> 'vector' or request.embedding is null then
+    perform _pgstack.require('query', request.query);
+    if request.query !~ '\S' then
+      raise exception 'there is nothing to search for in an empty text'
+        using errcode = 'PS007', hint = 'Pass some words.';
+    end if;
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_search(_pgstack.search_request) is
+'Raises PS007 for arguments search() cannot use.';
+
+-- A reader needs the table of chunks, which pgstack.create_vectorizer() opens to everybody
+-- and plain pgai does not, and of the source the key and the text.
+create or replace function _pgstack.check_reader(plan _pgstack.vectorizer_plan)
+returns void
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _closed text;
+begin
+  select x.relation into _closed
+  from (
+    values
+      (plan.source, plan.key_columns::text[] || _pgstack.content_columns(plan.config)),
+      (plan.target, case when plan.has_table then array['chunk'] end)
+  ) as x (relation, columns)
+  join pg_class as c on c.oid = _pgstack.find_relation(x.relation)
+  where not has_schema_privilege(c.relnamespace, 'usage')
+    or not (
+      select bool_and(has_column_privilege(c.oid, n.name, 'select'))
+      from unnest(x.columns) as n (name)
+    )
+  limit 1;
+  if found then
+    raise exception 'the role "%" may not read %', current_user, _closed
+      using errcode = 'PS014', hint = format('grant select on %s to %I;', _closed, current_user);
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_reader(_pgstack.vectorizer_plan) is
+'Raises PS014 for a role that may not read a vectorizer''s chunks, or the text they come from.';
+
+-- Fills in what was left open, and looks up the indexes.
+create or replace function _pgstack.complete_request(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns _pgstack.search_request
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  request.with_vector := coalesce(request.with_vector, false);
+  request.rows := coalesce(request.rows, request.k);
+  request.rrf_k := coalesce(request.rrf_k, 60);
+  request.depth := greatest(request.rows, coalesce(
+    request.depth,
+    case when request.mode = 'hybrid' then 100 when request.per = 'row' then 4 * request.rows end
+  ));
+  if request.mode <> 'text' then
+    if request.embedding is null then
+      request.embedding := _pgstack.embed_query(plan, request.query);
+    else
+      perform _pgstack.check_query_vector(plan, request.embedding);
+    end if;
+    select x.method, x.expression_cast into request.index_method, request.index_type
+    from _pgstack.vector_index(plan) as x;
+  end if;
+  if request.mode <> 'vector' then
+    request.words := _pgstack.words(plan, request.query);
+  end if;
+  return _pgstack.choose_routes(plan, request);
+end;
+$$;
+
+comment on function _pgstack.complete_request(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'A request with everything that its statement needs: defaults, the query''s vector, indexes and routes.';
+
+-- --------------------------------------------------------------------------------- run
+
+create or replace function _pgstack.run_search(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns _pgstack.hit[]
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _each tsquery[] := (request.words).query;
+  _hits _pgstack.hit[];
+begin
+  execute format(
+    'select array_agg(h::_pgstack.hit order by h.rank) from (%s) as h',
+    _pgstack.search_statement(plan, request)
+  )
+  into _hits
+  using request.embedding, request.query, array_to_string(_each, ' | ')::tsquery,
+    request.depth, request.rows, _each;
+  return coalesce(_hits, '{}');
+end;
+$$;
+
+comment on function _pgstack.run_search(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'The rows that the statement of a request finds, in order.';
+
+-- A short list has three causes: nothing more fits; the best chunks were of few rows; or the
+-- walk along an index ended before enough rows satisfied the condition.  So: deeper, then
+-- without the index.
+create or replace function _pgstack.search_hits(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns _pgstack.hit[]
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+set jit = off
+set hnsw.ef_search = 40
+set hnsw.iterative_scan = 'relaxed_order'
+set hnsw.max_scan_tuples = 2147483647
+set hnsw.scan_mem_multiplier = 16
+as $$
+declare
+  _hits _pgstack.hit[];
+begin
+  if request.index_method is not null then
+    perform _pgstack.set_effort(request.index_method, _pgstack.search_effort(
+      plan, greatest(request.k, request.depth / 2), request.target_recall
+    ));
+  end if;
+  loop
+    _hits := _pgstack.run_search(plan, request);
+    exit when cardinality(_hits) >= request.rows;
+    if request.per = 'row' and request.depth < 100000 and request.depth <= (
+      select count(*) + coalesce(sum(jsonb_array_length(h.more)), 0) from unnest(_hits) as h
+    ) then
+      request.depth := request.depth * 8;
+    elsif request.vector_route = 'index' then
+      request.vector_route := 'all';
+    else
+      exit;
+    end if;
+  end loop;
+  return _hits;
+end;
+$$;
+
+comment on function _pgstack.search_hits(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'The rows of a search: as many as were asked for whenever as many fit.';
+
+-- All steps of a search.
+create or replace function _pgstack.find_hits(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request, filter jsonb,
+  diversity float8, rerank text
+)
+returns _pgstack.hit[]
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  request.condition := 'true';
+  if filter is not null then
+    request.condition := _pgstack.filter_condition(
+      plan, filter, case when plan.has_table then 'k' else 'r' end
+    );
+  end if;
+  return _pgstack.search_hits(plan, _pgstack.complete_request(plan, request));
+end;
+$$;
+
+comment on function _pgstack.find_hits(
+  _pgstack.vectorizer_plan, _pgstack.search_request, jsonb, float8, text
+) is
+'The rows of a search after all its steps: found, reranked, made diverse.';
+
+create or replace function pgstack.search(
+  vectorizer text,
+  query text,
+  k integer default 10,
+  mode text default 'hybrid',
+  filter jsonb default null,
+  per text default 'chunk',
+  fusion text default 'rrf',
+  vector_weight float8 default null,
+  rrf_k integer default null,
+  depth integer default null,
+  diversity float8 default 0,
+  rerank text default null,
+  target_recall float8 default null,
+  embedding @extschema:vector@.vector default null
+)
+returns table (
+  rank integer, id jsonb, chunk_seq integer, chunk text, score float8,
+  start_char integer, end_char integer,
+  vector_rank integer, vector_score float8, text_rank integer, text_score float8, more jsonb
+)
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(search.vectorizer);
+  _request _pgstack.search_request;
+begin
+  _request.query := search.query;
+  _request.embedding := search.embedding;
+  _request.k := search.k;
+  _request.mode := search.mode;
+  _request.per := search.per;
+  _request.fusion := search.fusion;
+  _request.vector_weight := search.vector_weight;
+  _request.rrf_k := search.rrf_k;
+  _request.depth := search.depth;
+  _request.target_recall := search.target_recall;
+  perform _pgstack.check_search(_request);
+  perform _pgstack.check_range('diversity', search.diversity, 0, 1);
+  return query
+  select h.rank, h.id, h.chunk_seq, h.chunk, h.score, h.start_char, h.end_char,
+    h.vector_rank, h.vector_score, h.text_rank, h.text_score, h.more
+  from unnest(
+    _pgstack.find_hits(_plan, _request, search.filter, search.diversity, search.rerank)
+  ) as h;
+exception
+  when insufficient_privilege then
+    -- In words of ours, where it is the table that may not be read.
+    perform _pgstack.check_reader(_plan);
+    raise;
+end;
+$$;
+
+comment on function pgstack.search(
+  text, text, integer, text, jsonb, text, text, float8, integer, integer, float8, text, float8,
+  @extschema:vector@.vector
+) is
+'The k chunks of a vectorizer''s source that fit a query best, the best first, of the rows the caller may see.
+vectorizer: its name, or its source table''s. query: plain words. k: 1 to 1000, default 10; fewer come only when fewer fit.
+mode: vector (meaning), text (words, ranked by BM25) or hybrid (both). filter: conditions over source columns, {"status": "open", "price": {"lt": 10}}.
+per: chunk, or row: the best chunk of each source row, its others in more. fusion: rrf (reciprocal rank fusion, rrf_k: its constant) or convex (weighted scores). vector_weight: 0 to 1, the share of vector beside text. depth: candidates of each branch.
+diversity: 0 to 1, how much a row that repeats a better one is put back (maximal marginal relevance). rerank: a generation model that puts the best candidates in order. target_recall: 0 to 1, how exactly the vector index is to be searched. embedding: the query''s vector, if it is known.
+Returns rank from 1, id: the source row''s key as an object, {"id": 7}, chunk_seq from 0, the chunk, score (higher is better; vector: cosine similarity), where the chunk stands in the source text, in characters, its rank and score in each branch, NULL where that did not find it, and more: [{"chunk_seq", "score", "start_char", "end_char"}].
+Raises PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument, PS014 not a reader, and what pgstack.embed() raises.';
