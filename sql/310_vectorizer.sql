@@ -247,7 +247,8 @@ create or replace function pgstack.create_vectorizer(
   embedding_column name default null,
   index text default 'auto',
   enqueue_existing boolean default true,
-  if_not_exists boolean default false
+  if_not_exists boolean default false,
+  text_config text default null
 )
 returns integer
 language plpgsql volatile
@@ -288,6 +289,7 @@ begin
     raise exception 'index cannot be "%"', create_vectorizer.index
       using errcode = 'PS007', hint = 'Use auto, hnsw, diskann or none.';
   end if;
+  perform _pgstack.check_text_config(coalesce(create_vectorizer.text_config, 'simple'));
   _dimensions := coalesce(
     create_vectorizer.dimensions,
     @extschema:vector@.vector_dims(pgstack.embed('How long are your vectors?', _model, 'document'))
@@ -330,7 +332,9 @@ begin
   end if;
   perform _pgstack.prepare_vectorizer(_id, adopt => true);
   update _pgstack.vectorizer as v
-  set index_method = create_vectorizer.index
+  set
+    index_method = create_vectorizer.index,
+    text_config = coalesce(create_vectorizer.text_config, _pgstack.setting_value('text_config'))
   where v.vectorizer_id = _id;
   if create_vectorizer.embedding_column is null then
     perform _pgstack.protect_target(_pgstack.vectorizer_plan(_id));
@@ -342,7 +346,8 @@ end;
 $$;
 
 comment on function pgstack.create_vectorizer(
-  regclass, name[], text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean
+  regclass, name[], text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean,
+  text
 ) is
 'Keeps embeddings of a table''s text in sync from now on; returns the vectorizer''s id in ai.vectorizer.
 source: a table with a primary key, of which the caller is the owner. content: its text columns; the last is cut into chunks, the others stand before every chunk.
@@ -351,6 +356,7 @@ chunking: recursive, character or none; chunk_size, chunk_overlap: in characters
 destination: the view that joins chunks and source, default <name or table>_embedding; its table is <destination>_store. embedding_column: instead of a table, a column of the source (no chunking then).
 index: auto (the setting index_method), hnsw, diskann or none; built by the worker once there are index_min_rows chunks.
 enqueue_existing: embed the rows that are there. if_not_exists: return the id of a vectorizer of that name.
+text_config: the language of the text for searches by words: english, german, simple ...; default the setting text_config.
 Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner of the table and of pgstack, and what pgstack.embed() raises.';
 
 create or replace function pgstack.create_vectorizer(
@@ -367,7 +373,8 @@ create or replace function pgstack.create_vectorizer(
   embedding_column name default null,
   index text default 'auto',
   enqueue_existing boolean default true,
-  if_not_exists boolean default false
+  if_not_exists boolean default false,
+  text_config text default null
 )
 returns integer
 language sql volatile
@@ -376,12 +383,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select pgstack.create_vectorizer(
     source, array[content], name, model, dimensions, chunking, chunk_size, chunk_overlap,
-    template, destination, embedding_column, index, enqueue_existing, if_not_exists
+    template, destination, embedding_column, index, enqueue_existing, if_not_exists, text_config
   );
 $$;
 
 comment on function pgstack.create_vectorizer(
-  regclass, name, text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean
+  regclass, name, text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean,
+  text
 ) is
 'Keeps embeddings of one text column in sync from now on; returns the vectorizer''s id in ai.vectorizer.
 Arguments and errors: as for the form that takes an array of columns.';

@@ -141,7 +141,7 @@ begin
     words.column_name, words.functions, words.relation
   );
   return format(
-    'select %s, -(%s) as score from %s%s order by %2$s limit $4',
+    'select %s, (-(%s))::float8 as score from %s%s order by %2$s limit $4',
     _pgstack.branch_columns(plan, with_vector), _score,
     _pgstack.branch_from(plan, route, condition),
     case when route = 'index' then '' else format(' and %s < 0', _score) end
@@ -212,16 +212,16 @@ begin
   end loop;
   for _nr in 1 .. coalesce(cardinality(words.query), 0) loop
     _times := _times || format(
-      ', round(1 / (1.644935 * (1.000001 - ts_rank(''{1,1,1,1}'', w.words, $6[%1$s]))) - 0.5) as times_%1$s',
+      ', round(1 / (1.644935 * (1.000001 - ts_rank(''{1,1,1,1}'', w.words, $6[%1$s]))) - 0.5)::float8 as times_%1$s',
       _nr
     );
     _weights := _weights || format(
-      ', ln(1 + (greatest(count(*), %2$s) - count(*) filter (where f.times_%1$s > 0) + 0.5)'
-      ' / (count(*) filter (where f.times_%1$s > 0) + 0.5)) as weight_%1$s',
+      ', 2.2 * ln(1 + (greatest(count(*), %2$s) - count(*) filter (where f.times_%1$s > 0) + 0.5)'
+      ' / (count(*) filter (where f.times_%1$s > 0) + 0.5))::float8 as weight_%1$s',
       _nr, _pgstack.expected_chunks(plan)
     );
     _score := _score || format(
-      ' + n.weight_%1$s * 2.2 * f.times_%1$s / (f.times_%1$s + 1.2 * (0.25 + 0.75 * f.size / n.size))',
+      ' + n.weight_%1$s * f.times_%1$s / (f.times_%1$s + f.size / n.size + 0.3::float8)',
       _nr
     );
   end loop;
@@ -230,9 +230,9 @@ begin
     select %1$s, t.score
     from (
       with found as materialized (
-        select %2$s, w.chunk_seq, length(w.words) as size%3$s from %4$s
+        select %2$s, w.chunk_seq, 0.9::float8 * length(w.words) as size%3$s from %4$s
       ),
-      counted as (select avg(f.size) as size%5$s from found as f)
+      counted as materialized (select avg(f.size) / 0.9::float8 as size%5$s from found as f)
       select %6$s f.chunk_seq, %7$s as score
       from found as f cross join counted as n
       order by score desc, %6$s f.chunk_seq

@@ -2,8 +2,8 @@
 -- Callers: 400_search.sql, 408_explain_search.sql.
 -- Errors: PS007 bad argument.
 
--- What is asked, made complete: no field but embedding, vector_weight and index_type is
--- NULL once _pgstack.search_request() is done.
+-- What is asked, made complete: no field but embedding, vector_weight and those of the index is
+-- NULL once _pgstack.complete_request() is done.
 do $do$
 begin
   if to_regtype('_pgstack.search_request') is null then
@@ -11,7 +11,7 @@ begin
       query text, embedding @extschema:vector@.vector, k integer, mode text, condition text,
       per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
       rows integer, with_vector boolean,
-      target_recall float8, words _pgstack.words, index_method text, index_type text,
+      target_recall float8, words _pgstack.words, index regclass, index_method text, index_type text,
       vector_route text, text_route text
     );
   end if;
@@ -134,6 +134,40 @@ $$;
 comment on function _pgstack.fusion_score(_pgstack.search_request) is
 'SQL for the fused score of a chunk.';
 
+-- One branch, chunk by chunk: nothing to fuse or to group.
+create or replace function _pgstack.plain_statement(
+  request _pgstack.search_request, branch text, keys text, pairs text
+)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $sql$
+    select b.nr as rank, jsonb_build_object(%1$s) as id, b.chunk_seq, b.chunk, b.score,
+      b.start_char, b.end_char, %2$s, null::jsonb as more, %3$s as embedding
+    from (
+      select h.*, row_number() over (order by h.score desc, %4$s h.chunk_seq)::integer as nr
+      from (%5$s) as h
+    ) as b
+    where b.nr <= $5
+    $sql$,
+    pairs,
+    case request.mode
+      when 'vector' then 'b.nr as vector_rank, b.score as vector_score, null::integer as text_rank, null::float8 as text_score'
+      else 'null::integer as vector_rank, null::float8 as vector_score, b.nr as text_rank, b.score as text_score'
+    end,
+    case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end,
+    keys, branch
+  );
+end;
+$$;
+
+comment on function _pgstack.plain_statement(_pgstack.search_request, text, text, text) is
+'SQL of a search by one branch. keys: the key columns, each with a comma behind; pairs: names and values of the key.';
+
 create or replace function _pgstack.search_statement(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request
 )
@@ -147,6 +181,7 @@ declare
   _pairs text := '';
   _vector text;
   _text text;
+  _with text;
   _fused text;
   _ranked constant text :=
     'select h.*, row_number() over (order by h.score desc, %1$s h.chunk_seq)::integer as nr, '
@@ -154,14 +189,25 @@ declare
 begin
   for _nr in 1 .. cardinality(plan.key_columns) loop
     _keys := _keys || format('key_%s, ', _nr);
-    _pairs := _pairs || format(', %L, b.key_%s', plan.key_columns[_nr], _nr);
+    _pairs := _pairs || format('%L, b.key_%s, ', plan.key_columns[_nr], _nr);
   end loop;
-  _vector := format('vector_hit as materialized (%s)', _pgstack.vector_branch(
-    plan, request.vector_route, request.condition, request.index_type, request.with_vector
-  ));
-  _text := format('text_hit as materialized (%s)', _pgstack.text_branch(
-    plan, request.text_route, request.condition, request.words, request.with_vector
-  ));
+  _pairs := trim(trailing ', ' from _pairs);
+  if request.mode <> 'text' then
+    _vector := _pgstack.vector_branch(
+      plan, request.vector_route, request.condition, request.index_type, request.with_vector
+    );
+  end if;
+  if request.mode <> 'vector' then
+    _text := _pgstack.text_branch(
+      plan, request.text_route, request.condition, request.words, request.with_vector
+    );
+  end if;
+  if request.per = 'chunk' and request.mode <> 'hybrid' then
+    return _pgstack.plain_statement(request, coalesce(_vector, _text), _keys, _pairs);
+  end if;
+  _with := concat_ws(
+    ', ', 'vector_hit as materialized (' || _vector || ')', 'text_hit as materialized (' || _text || ')'
+  );
   _fused := case request.mode
     when 'vector' then format(
       'select v.*, v.nr as vector_rank, v.score as vector_score, '
@@ -188,26 +234,21 @@ begin
     $sql$
     with %1$s, fused as (%2$s), best as (%3$s)
     select (row_number() over (order by b.score desc, %4$s b.chunk_seq))::integer as rank,
-      jsonb_build_object(%5$s) as id, b.chunk_seq, b.chunk, b.score::float8, b.start_char, b.end_char,
-      b.vector_rank, b.vector_score::float8, b.text_rank, b.text_score::float8, b.more, %6$s as embedding
+      jsonb_build_object(%5$s) as id, b.chunk_seq, b.chunk, b.score, b.start_char, b.end_char,
+      b.vector_rank, b.vector_score, b.text_rank, b.text_score, b.more, %6$s as embedding
     from best as b
-    order by 1
     $sql$,
-    case request.mode when 'vector' then _vector when 'text' then _text
-      else _vector || ', ' || _text end,
-    _fused, _pgstack.best_hits(plan, request, _keys), _keys, substr(_pairs, 3),
+    _with, _fused, _pgstack.best_hits(request, _keys), _keys, _pairs,
     case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end
   );
 end;
 $$;
 
 comment on function _pgstack.search_statement(_pgstack.vectorizer_plan, _pgstack.search_request) is
-'The SQL of a whole search. Its parameters: $1 vector, $2 text, $3 any of the words, $4 depth, $5 rows, $6 each of the words.';
+'The SQL of a whole search; order its rows by rank. Its parameters: $1 vector, $2 text, $3 any of the words, $4 depth, $5 rows, $6 each of the words.';
 
 -- Chunk by chunk, or the best of each source row with the others beside it.
-create or replace function _pgstack.best_hits(
-  plan _pgstack.vectorizer_plan, request _pgstack.search_request, keys text
-)
+create or replace function _pgstack.best_hits(request _pgstack.search_request, keys text)
 returns text
 language plpgsql immutable
 security invoker
@@ -226,13 +267,13 @@ begin
     from (
       select p.*,
         row_number() over (partition by %2$s order by p.score desc, p.chunk_seq) as place,
-        nullif(jsonb_agg(jsonb_build_object(
+        jsonb_agg(jsonb_build_object(
           'chunk_seq', p.chunk_seq, 'score', p.score,
           'start_char', p.start_char, 'end_char', p.end_char
         )) over (
           partition by %2$s order by p.score desc, p.chunk_seq
           rows between 1 following and unbounded following
-        ), '[]') as more
+        ) as more
       from fused as p
     ) as f
     where f.place = 1
@@ -244,5 +285,5 @@ begin
 end;
 $$;
 
-comment on function _pgstack.best_hits(_pgstack.vectorizer_plan, _pgstack.search_request, text) is
+comment on function _pgstack.best_hits(_pgstack.search_request, text) is
 'SQL for the rows of a search out of the fused candidates. keys: their key columns, each with a comma behind.';

@@ -170,7 +170,8 @@ begin
     else
       perform _pgstack.check_query_vector(plan, request.embedding);
     end if;
-    select x.method, x.expression_cast into request.index_method, request.index_type
+    select x.index, x.method, x.expression_cast
+    into request.index, request.index_method, request.index_type
     from _pgstack.vector_index(plan) as x;
   end if;
   if request.mode <> 'vector' then
@@ -231,8 +232,9 @@ declare
   _hits _pgstack.hit[];
 begin
   if request.index_method is not null then
-    perform _pgstack.set_effort(request.index_method, _pgstack.search_effort(
-      plan, greatest(request.k, request.depth / 2), request.target_recall
+    perform _pgstack.set_effort(request.index_method, _pgstack.index_effort(
+      request.index, request.index_method, greatest(request.k, request.depth / 2),
+      request.target_recall
     ));
   end if;
   loop
