@@ -305,9 +305,10 @@ set client_min_messages = warning
 as $$
 declare
   _function regprocedure;
+  _words_of integer;
 begin
-  for _function in
-    select p.oid
+  for _function, _words_of in
+    select p.oid, substring(p.proname from '_words_([0-9]+)$')::integer
     from pg_proc as p
     where p.pronamespace = 'ai'::regnamespace
       and p.proname ~ '^_pgstack_(capture|forget|words)_[0-9]+$'
@@ -319,7 +320,7 @@ begin
   loop
     begin
       execute format('drop function %s cascade', _function);
-      perform _pgstack.drop_words(substring(_function::text from '_pgstack_words_([0-9]+)')::integer);
+      perform _pgstack.drop_words(_words_of);
     exception
       when lock_not_available then null;
     end;
@@ -328,4 +329,4 @@ end;
 $$;
 
 comment on function _pgstack.drop_leftovers() is
-'Drops the triggers of vectorizers that are gone. Where a table is busy, another time.';
+'Drops the triggers and words of vectorizers that are gone. Where a table is busy, another time.';
