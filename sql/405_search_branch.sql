@@ -17,7 +17,7 @@
 
 -- What a branch gives of each chunk.  A key's columns are called key_1, key_2 ..., whatever
 -- the source calls them.
-create or replace function _pgstack.branch_columns(plan _pgstack.vectorizer_plan, with_vector boolean)
+create or replace function _pgstack.branch_columns(plan _pgstack.vectorizer_plan, extras text)
 returns text
 language plpgsql stable
 security invoker
@@ -34,7 +34,7 @@ begin
     return _keys || format(
       '0 as chunk_seq, r.%1$I::text as chunk, 0 as start_char, length(r.%1$I::text) as end_char',
       plan.content_column
-    ) || case when with_vector then format(', r.%I as embedding', plan.embedding_column) else '' end;
+    ) || extras;
   end if;
   _has_place := exists (
     select from pg_attribute as a
@@ -44,12 +44,12 @@ begin
   return _keys || 'r.chunk_seq, r.chunk, '
     || case when _has_place then 'r.start_char, r.end_char'
       else 'null::integer as start_char, null::integer as end_char' end
-    || case when with_vector then ', r.embedding' else '' end;
+    || extras;
 end;
 $$;
 
-comment on function _pgstack.branch_columns(_pgstack.vectorizer_plan, boolean) is
-'The select list of a branch: key_1 ..., chunk_seq, chunk, start_char, end_char, and the vector if it is wanted.';
+comment on function _pgstack.branch_columns(_pgstack.vectorizer_plan, text) is
+'The select list of a branch: key_1 ..., chunk_seq, chunk, start_char, end_char, and extras: more expressions over r, each with a comma before it.';
 
 -- Where a branch reads: from clause and condition.  condition is over k; vectors in a
 -- column of the source need no join, and their indexes may hold the condition's columns.
@@ -87,7 +87,7 @@ comment on function _pgstack.branch_from(_pgstack.vectorizer_plan, text, text) i
 -- Ordered by the bare distance: any second sort key makes PostgreSQL leave the vector index
 -- aside; + 0 does that on purpose.
 create or replace function _pgstack.vector_branch(
-  plan _pgstack.vectorizer_plan, route text, condition text, index_type text, with_vector boolean
+  plan _pgstack.vectorizer_plan, route text, condition text, index_type text, extras text
 )
 returns text
 language plpgsql stable
@@ -101,7 +101,7 @@ begin
   if vector_branch.index_type is null then
     return format(
       'select %s, 1 - (%s) as score from %s%s order by %s limit $4',
-      _pgstack.branch_columns(plan, with_vector), _distance,
+      _pgstack.branch_columns(plan, extras), _distance,
       _pgstack.branch_from(plan, route, condition),
       case when route = 'index' then '' else format(' and %s is not null', _column) end,
       case when route = 'index' then _distance else format('(%s) + 0', _distance) end
@@ -113,17 +113,17 @@ begin
     'select h.* from (select %1$s, 1 - (%2$s) as score from %3$s '
     'order by (%4$s::%5$s) operator(@extschema:vector@.<=>) $1::%5$s limit $4 + 10) as h '
     'order by h.score desc limit $4',
-    _pgstack.branch_columns(plan, with_vector), _distance,
+    _pgstack.branch_columns(plan, extras), _distance,
     _pgstack.branch_from(plan, route, condition), _column, vector_branch.index_type
   );
 end;
 $$;
 
-comment on function _pgstack.vector_branch(_pgstack.vectorizer_plan, text, text, text, boolean) is
+comment on function _pgstack.vector_branch(_pgstack.vectorizer_plan, text, text, text, text) is
 'SQL for the chunks nearest in meaning. index_type: what the index casts vectors to, NULL: nothing. score: cosine similarity.';
 
 create or replace function _pgstack.text_branch(
-  plan _pgstack.vectorizer_plan, route text, condition text, words _pgstack.words, with_vector boolean
+  plan _pgstack.vectorizer_plan, route text, condition text, words _pgstack.words, extras text
 )
 returns text
 language plpgsql stable
@@ -134,7 +134,7 @@ declare
   _score text;
 begin
   if words.method is distinct from 'bm25' then
-    return _pgstack.counted_branch(plan, route, condition, words, with_vector);
+    return _pgstack.counted_branch(plan, route, condition, words, extras);
   end if;
   _score := format(
     'r.%I operator(%s.<@>) %2$s.to_bm25query($2, %L)',
@@ -142,14 +142,14 @@ begin
   );
   return format(
     'select %s, (-(%s))::float8 as score from %s%s order by %2$s limit $4',
-    _pgstack.branch_columns(plan, with_vector), _score,
+    _pgstack.branch_columns(plan, extras), _score,
     _pgstack.branch_from(plan, route, condition),
     case when route = 'index' then '' else format(' and %s < 0', _score) end
   );
 end;
 $$;
 
-comment on function _pgstack.text_branch(_pgstack.vectorizer_plan, text, text, _pgstack.words, boolean) is
+comment on function _pgstack.text_branch(_pgstack.vectorizer_plan, text, text, _pgstack.words, text) is
 'SQL for the chunks that hold the query''s words. score: BM25.';
 
 -- Where the words of chunks are read: a table w of key_1 ..., chunk_seq and words.
@@ -170,7 +170,7 @@ begin
   return case
     when words.method is null then format(
       '(select %s, _pgstack.to_words(%L::regconfig, r.%I::text) as words from %s offset 0) as w where true',
-      _pgstack.branch_columns(plan, false), words.config,
+      _pgstack.branch_columns(plan, ''), words.config,
       case when plan.has_table then 'chunk' else plan.content_column end,
       _pgstack.branch_from(plan, 'all', condition)
     )
@@ -192,7 +192,7 @@ comment on function _pgstack.words_from(_pgstack.vectorizer_plan, text, text, _p
 -- ts_rank() of one word that stands n times is (1 + 1/4 + 1/9 ... 1/n^2) / 1.644934, which
 -- tells n, faster than taking the tsvector apart.
 create or replace function _pgstack.counted_branch(
-  plan _pgstack.vectorizer_plan, route text, condition text, words _pgstack.words, with_vector boolean
+  plan _pgstack.vectorizer_plan, route text, condition text, words _pgstack.words, extras text
 )
 returns text
 language plpgsql stable
@@ -243,7 +243,7 @@ begin
     order by t.score desc, %12$s t.chunk_seq
     limit $4
     $sql$,
-    _pgstack.branch_columns(plan, with_vector), replace(trim(trailing ', ' from _keys), 'f.', 'w.'),
+    _pgstack.branch_columns(plan, extras), replace(trim(trailing ', ' from _keys), 'f.', 'w.'),
     _times, _pgstack.words_from(plan, route, condition, words), _weights, _keys, _score,
     -- Chunks whose source row was deleted a moment ago are left out last.
     case when route = 'index' then ' * 2 + 20' else '' end,
@@ -257,7 +257,7 @@ begin
 end;
 $$;
 
-comment on function _pgstack.counted_branch(_pgstack.vectorizer_plan, text, text, _pgstack.words, boolean) is
+comment on function _pgstack.counted_branch(_pgstack.vectorizer_plan, text, text, _pgstack.words, text) is
 'SQL for the chunks that hold the query''s words, ranked without an index of BM25.';
 
 -- By the statistics; by the size of the table while there are none.

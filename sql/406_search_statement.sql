@@ -106,28 +106,66 @@ comment on function _pgstack.choose_routes(_pgstack.vectorizer_plan, _pgstack.se
 
 -- --------------------------------------------------------------------------- statement
 
--- The score of a chunk that the branches v and t found.
+-- The share of vector beside text, from 0.1 to 0.9, by what the branches t found for this query.
+-- How far the best 20 chunks by words fall off says how sure the words are; whether meaning
+-- and words agree over them says if the vectors know the language at all.  Found by measuring
+-- on six collections, and no more than that: docs/adr/0010-fusion.md.
+create or replace function _pgstack.fusion_weight(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if request.vector_weight is not null or request.fusion = 'rrf' then
+    return format('select %s::float8 as share', coalesce(request.vector_weight, 0.5));
+  end if;
+  return format(
+    $sql$
+    select case
+      when w.found = 0 or w.best = w.twentieth then 0.9::float8
+      when w.twentieth is null then %s::float8
+      else greatest(0.1::float8, least(0.9::float8, 1 - 1 / (
+        1 + 10 * least(0.2::float8, greatest(0, w.agreement))
+          / power(w.best / w.twentieth - 1, 1.5::float8)
+      )))
+    end as share
+    from (
+      select count(*) as found, max(t.score) as best, max(t.score) filter (where t.nr = 20) as twentieth,
+        coalesce(case when count(*) >= 5 then corr(t.score, t.cosine) end, 0.2) as agreement
+      from text_ranked as t
+    ) as w
+    $sql$,
+    -- Fewer than 20 chunks hold a word: rare words are sure, those of a small table may be any.
+    case when _pgstack.expected_chunks(plan) < 1000 then 0.5 else 0.1 end
+  );
+end;
+$$;
+
+comment on function _pgstack.fusion_weight(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'SQL for one row, share: the weight of the vector branch in a fused score, 0 to 1.';
+
+-- The score of a chunk that the branches v and t found, w.share the weight of v.
 create or replace function _pgstack.fusion_score(request _pgstack.search_request)
 returns text
 language plpgsql immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  _weight text := coalesce(request.vector_weight, 0.5)::text;
 begin
   if request.fusion = 'rrf' then
     return format(
-      '2 * (coalesce(%1$s / (%2$s + v.nr), 0) + coalesce((1 - %1$s) / (%2$s + t.nr), 0))::float8',
-      _weight, request.rrf_k
+      '2 * (coalesce(w.share / (%1$s + v.nr), 0) + coalesce((1 - w.share) / (%1$s + t.nr), 0))',
+      request.rrf_k
     );
   end if;
-  -- Each score as a share of the way from the worst to the best its branch found.
-  return format(
-    '(%1$s * coalesce((v.score - v.worst) / nullif(v.best - v.worst, 0), (v.nr is not null)::integer, 0)'
-    ' + (1 - %1$s) * coalesce(t.score / nullif(t.best, 0), 0))::float8',
-    _weight
-  );
+  -- Each score as a share of the way from the worst to the best that its branch found.
+  return
+    'w.share * coalesce((v.score - v.worst) / nullif(v.best - v.worst, 0), (v.nr is not null)::integer)'
+    ' + (1 - w.share)'
+    ' * coalesce((t.score - t.worst) / nullif(t.best - t.worst, 0), (t.nr is not null)::integer)';
 end;
 $$;
 
@@ -181,11 +219,12 @@ declare
   _pairs text := '';
   _vector text;
   _text text;
-  _with text;
-  _fused text;
-  _ranked constant text :=
-    'select h.*, row_number() over (order by h.score desc, %1$s h.chunk_seq)::integer as nr, '
-    'max(h.score) over () as best, min(h.score) over () as worst from %2$s as h';
+  _stored text := case
+    when request.with_vector then format(', r.%I as embedding', plan.embedding_column) else ''
+  end;
+  _cosine text := case when request.mode = 'hybrid' then format(
+    ', 1 - (r.%I operator(@extschema:vector@.<=>) $1) as cosine', plan.embedding_column
+  ) else '' end;
 begin
   for _nr in 1 .. cardinality(plan.key_columns) loop
     _keys := _keys || format('key_%s, ', _nr);
@@ -194,42 +233,17 @@ begin
   _pairs := trim(trailing ', ' from _pairs);
   if request.mode <> 'text' then
     _vector := _pgstack.vector_branch(
-      plan, request.vector_route, request.condition, request.index_type, request.with_vector
+      plan, request.vector_route, request.condition, request.index_type, _stored
     );
   end if;
   if request.mode <> 'vector' then
     _text := _pgstack.text_branch(
-      plan, request.text_route, request.condition, request.words, request.with_vector
+      plan, request.text_route, request.condition, request.words, _stored || _cosine
     );
   end if;
   if request.per = 'chunk' and request.mode <> 'hybrid' then
     return _pgstack.plain_statement(request, coalesce(_vector, _text), _keys, _pairs);
   end if;
-  _with := concat_ws(
-    ', ', 'vector_hit as materialized (' || _vector || ')', 'text_hit as materialized (' || _text || ')'
-  );
-  _fused := case request.mode
-    when 'vector' then format(
-      'select v.*, v.nr as vector_rank, v.score as vector_score, '
-      'null::integer as text_rank, null::float8 as text_score from (%s) as v',
-      format(_ranked, _keys, 'vector_hit')
-    )
-    when 'text' then format(
-      'select t.*, null::integer as vector_rank, null::float8 as vector_score, '
-      't.nr as text_rank, t.score as text_score from (%s) as t',
-      format(_ranked, _keys, 'text_hit')
-    )
-    else format(
-      'select %1$s chunk_seq, coalesce(v.chunk, t.chunk) as chunk, '
-      'coalesce(v.start_char, t.start_char) as start_char, coalesce(v.end_char, t.end_char) as end_char%2$s, '
-      '%3$s as score, v.nr as vector_rank, v.score as vector_score, t.nr as text_rank, t.score as text_score '
-      'from (%4$s) as v full join (%5$s) as t using (%1$s chunk_seq)',
-      _keys,
-      case when request.with_vector then ', coalesce(v.embedding, t.embedding) as embedding' else '' end,
-      _pgstack.fusion_score(request), format(_ranked, _keys, 'vector_hit'),
-      format(_ranked, _keys, 'text_hit')
-    )
-  end;
   return format(
     $sql$
     with %1$s, fused as (%2$s), best as (%3$s)
@@ -238,7 +252,12 @@ begin
       b.vector_rank, b.vector_score, b.text_rank, b.text_score, b.more, %6$s as embedding
     from best as b
     $sql$,
-    _with, _fused, _pgstack.best_hits(request, _keys), _keys, _pairs,
+    concat_ws(
+      ', ', _pgstack.ranked_branch('vector', _vector, _keys), _pgstack.ranked_branch('text', _text, _keys),
+      case request.mode when 'hybrid' then
+        'fusion as materialized (' || _pgstack.fusion_weight(plan, request) || ')' end
+    ),
+    _pgstack.fused_hits(request, _keys), _pgstack.best_hits(request, _keys), _keys, _pairs,
     case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end
   );
 end;
@@ -246,6 +265,58 @@ $$;
 
 comment on function _pgstack.search_statement(_pgstack.vectorizer_plan, _pgstack.search_request) is
 'The SQL of a whole search; order its rows by rank. Its parameters: $1 vector, $2 text, $3 any of the words, $4 depth, $5 rows, $6 each of the words.';
+
+-- The candidates of a branch, and these with their ranks and the ends of their scores.  The
+-- worst is what was cut off behind, or nothing at all.
+create or replace function _pgstack.ranked_branch(name text, branch text, keys text)
+returns text
+language plpgsql immutable strict
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    '%1$s_hit as materialized (%2$s), %1$s_ranked as materialized (select h.*, '
+    'row_number() over (order by h.score desc, %3$s h.chunk_seq)::integer as nr, '
+    'max(h.score) over () as best, '
+    'case when count(*) over () < $4 then %4$s else min(h.score) over () end as worst from %1$s_hit as h)',
+    name, branch, keys, case name when 'text' then '0' else 'min(h.score) over ()' end
+  );
+end;
+$$;
+
+comment on function _pgstack.ranked_branch(text, text, text) is
+'Two common table expressions, <name>_hit and <name>_ranked, for a branch; NULL for none.';
+
+create or replace function _pgstack.fused_hits(request _pgstack.search_request, keys text)
+returns text
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case request.mode
+    when 'vector' then
+      'select v.*, v.nr as vector_rank, v.score as vector_score, '
+      'null::integer as text_rank, null::float8 as text_score from vector_ranked as v'
+    when 'text' then
+      'select t.*, null::integer as vector_rank, null::float8 as vector_score, '
+      't.nr as text_rank, t.score as text_score from text_ranked as t'
+    else format(
+      'select %1$s chunk_seq, coalesce(v.chunk, t.chunk) as chunk, '
+      'coalesce(v.start_char, t.start_char) as start_char, coalesce(v.end_char, t.end_char) as end_char%2$s, '
+      '%3$s as score, v.nr as vector_rank, v.score as vector_score, t.nr as text_rank, t.score as text_score '
+      'from (vector_ranked as v full join text_ranked as t using (%1$s chunk_seq)) cross join fusion as w',
+      keys,
+      case when request.with_vector then ', coalesce(v.embedding, t.embedding) as embedding' else '' end,
+      _pgstack.fusion_score(request)
+    )
+  end;
+end;
+$$;
+
+comment on function _pgstack.fused_hits(_pgstack.search_request, text) is
+'SQL for the candidates of all branches, each once, with its score.';
 
 -- Chunk by chunk, or the best of each source row with the others beside it.
 create or replace function _pgstack.best_hits(request _pgstack.search_request, keys text)

@@ -290,7 +290,7 @@ create or replace function pgstack.search(
   mode text default 'hybrid',
   filter jsonb default null,
   per text default 'chunk',
-  fusion text default 'rrf',
+  fusion text default 'convex',
   vector_weight float8 default null,
   rrf_k integer default null,
   depth integer default null,
@@ -345,7 +345,7 @@ comment on function pgstack.search(
 'The k chunks of a vectorizer''s source that fit a query best, the best first, of the rows the caller may see.
 vectorizer: its name, or its source table''s. query: plain words. k: 1 to 1000, default 10; fewer come only when fewer fit.
 mode: vector (meaning), text (words, ranked by BM25) or hybrid (both). filter: conditions over source columns, {"status": "open", "price": {"lt": 10}}.
-per: chunk, or row: the best chunk of each source row, its others in more. fusion: rrf (reciprocal rank fusion, rrf_k: its constant) or convex (weighted scores). vector_weight: 0 to 1, the share of vector beside text. depth: candidates of each branch.
+per: chunk, or row: the best chunk of each source row, its others in more. fusion of both: convex (weighted scores) or rrf (reciprocal rank fusion, rrf_k: its constant, default 60). vector_weight: 0 to 1, the share of vector beside text; default: by what the branches find for convex, 0.5 for rrf. depth: candidates of each branch.
 diversity: 0 to 1, how much a row that repeats a better one is put back (maximal marginal relevance). rerank: a generation model that puts the best candidates in order. target_recall: 0 to 1, how exactly the vector index is to be searched. embedding: the query''s vector, if it is known.
 Returns rank from 1, id: the source row''s key as an object, {"id": 7}, chunk_seq from 0, the chunk, score (higher is better; vector: cosine similarity), where the chunk stands in the source text, in characters, its rank and score in each branch, NULL where that did not find it, and more: [{"chunk_seq", "score", "start_char", "end_char"}].
 Raises PS001 unknown vectorizer, PS002 wrong vector length, PS007 bad argument, PS014 not a reader, and what pgstack.embed() raises.';

@@ -104,7 +104,9 @@ def test_words_may_hold_signs(animals: Connection, query: str) -> None:
 
 def test_both_together_rank_first_what_both_find(animals: Connection) -> None:
     assert ids(animals, "zebra stripes")[0] == 1
-    rows = animals.execute("select score from pgstack.search('animal', 'zebra stripes')").fetchall()
+    rows = animals.execute(
+        "select score from pgstack.search('animal', 'zebra stripes', fusion => 'rrf')"
+    ).fetchall()
     assert rows[0][0] == pytest.approx(2 / 61)
     assert ids(animals, "the and of") == ids(animals, "the and of", mode="vector")
 
