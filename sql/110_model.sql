@@ -58,6 +58,8 @@ begin
       and c.input_type = embed_uncached.input_type
       and c.digest = _pgstack.text_digest(embed_uncached.input);
   end if;
+  -- For pgstack.explain_search().
+  perform set_config('pgstack.vector_from', case when _vector is null then 'model' else 'cache' end, false);
   if _vector is null then
     _vector := (_pgstack.ask_worker('embed', jsonb_build_object(
       'model', embed_uncached.model,

@@ -1,5 +1,5 @@
 -- Family: the statement of a search.  Chooses routes, writes the branches, fuses them.
--- Callers: 400_search.sql, 408_explain_search.sql.
+-- Callers: 408_search.sql.
 -- Errors: PS007 bad argument.
 
 -- What is asked, made complete: no field but embedding, vector_weight and those of the index is
@@ -12,7 +12,7 @@ begin
       per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
       rows integer, with_vector boolean,
       target_recall float8, words _pgstack.words, index regclass, index_method text, index_type text,
-      vector_route text, text_route text
+      vector_route text, text_route text, matching bigint, counted_to bigint, explained text
     );
   end if;
   if to_regtype('_pgstack.hit') is null then
@@ -27,7 +27,7 @@ end;
 $do$;
 
 comment on type _pgstack.search_request is
-'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more.';
+'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 407_explain_run.sql is to note of each run; NULL: nothing.';
 comment on type _pgstack.hit is
 'A row of pgstack.search(), with its vector where a later step needs it.';
 
@@ -88,9 +88,9 @@ begin
     select greatest(c.reltuples, 1000) from pg_class as c where c.oid = plan.source::regclass
   ));
   _few := sqrt(7 * request.depth * _chunks);
-  _matching := _chunks_per_row * _pgstack.matching_rows(
-    plan, request.condition, (_few / _chunks_per_row)::bigint + 1
-  );
+  request.counted_to := (_few / _chunks_per_row)::bigint + 1;
+  request.matching := _pgstack.matching_rows(plan, request.condition, request.counted_to);
+  _matching := _chunks_per_row * request.matching;
   if _matching <= _few then
     request.vector_route := 'matching';
   end if;

@@ -113,6 +113,38 @@ $$;
 comment on function _pgstack.check_search(_pgstack.search_request) is
 'Raises PS007 for arguments search() cannot use.';
 
+create or replace function _pgstack.new_request(
+  query text, k integer, mode text, per text, fusion text, vector_weight float8, rrf_k integer,
+  depth integer, target_recall float8, embedding @extschema:vector@.vector
+)
+returns _pgstack.search_request
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _request _pgstack.search_request;
+begin
+  _request.query := new_request.query;
+  _request.k := new_request.k;
+  _request.mode := new_request.mode;
+  _request.per := new_request.per;
+  _request.fusion := new_request.fusion;
+  _request.vector_weight := new_request.vector_weight;
+  _request.rrf_k := new_request.rrf_k;
+  _request.depth := new_request.depth;
+  _request.target_recall := new_request.target_recall;
+  _request.embedding := new_request.embedding;
+  perform _pgstack.check_search(_request);
+  return _request;
+end;
+$$;
+
+comment on function _pgstack.new_request(
+  text, integer, text, text, text, float8, integer, integer, float8, @extschema:vector@.vector
+) is
+'What pgstack.search() was asked. Raises PS007 for arguments it cannot use.';
+
 -- A reader needs the table of chunks, which pgstack.create_vectorizer() opens to everybody
 -- and plain pgai does not, and of the source the key and the text.
 create or replace function _pgstack.check_reader(plan _pgstack.vectorizer_plan)
@@ -196,12 +228,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _each tsquery[] := (request.words).query;
+  _statement text := _pgstack.search_statement(plan, request);
   _hits _pgstack.hit[];
 begin
-  execute format(
-    'select array_agg(h::_pgstack.hit order by h.rank) from (%s) as h',
-    _pgstack.search_statement(plan, request)
-  )
+  if request.explained is not null then
+    return _pgstack.explain_run(plan, request, _statement);
+  end if;
+  execute format('select array_agg(h::_pgstack.hit order by h.rank) from (%s) as h', _statement)
   into _hits
   using request.embedding, request.query, array_to_string(_each, ' | ')::tsquery,
     request.depth, request.rows, _each;
@@ -268,6 +301,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform _pgstack.check_range('diversity', diversity, 0, 1);
   request.condition := 'true';
   if filter is not null then
     request.condition := _pgstack.filter_condition(
@@ -310,20 +344,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(search.vectorizer);
-  _request _pgstack.search_request;
+  _request _pgstack.search_request := _pgstack.new_request(
+    search.query, search.k, search.mode, search.per, search.fusion, search.vector_weight,
+    search.rrf_k, search.depth, search.target_recall, search.embedding
+  );
 begin
-  _request.query := search.query;
-  _request.embedding := search.embedding;
-  _request.k := search.k;
-  _request.mode := search.mode;
-  _request.per := search.per;
-  _request.fusion := search.fusion;
-  _request.vector_weight := search.vector_weight;
-  _request.rrf_k := search.rrf_k;
-  _request.depth := search.depth;
-  _request.target_recall := search.target_recall;
-  perform _pgstack.check_search(_request);
-  perform _pgstack.check_range('diversity', search.diversity, 0, 1);
   return query
   select h.rank, h.id, h.chunk_seq, h.chunk, h.score, h.start_char, h.end_char,
     h.vector_rank, h.vector_score, h.text_rank, h.text_score, h.more
