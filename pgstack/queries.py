@@ -166,6 +166,12 @@ EMBED_LENGTH: Final[LiteralString] = (
     "from pgstack.embed_many(%(texts)s::text[], %(model)s::text) as e"
 )
 
+# audit.
+AUDIT_LEAKS: Final[LiteralString] = (
+    "select severity, object, what, how, remedy "
+    "from pgstack.audit_leaks(coalesce(%(role)s::name, current_user))"
+)
+
 # doctor.
 REVISION_READABLE: Final[LiteralString] = (
     "select has_table_privilege('_pgstack.alembic_version', 'select')"

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pgstack_cli import demo, ingest, install, model, search, stack, vectorizer, worker
+from pgstack_cli import audit, demo, ingest, install, model, search, stack, vectorizer, worker
 from pgstack_cli.output import message
 
 UNREACHABLE = 3
@@ -135,7 +135,7 @@ def root(
 for _panel, _commands in {
     "Begin": (demo.demo, install.doctor),
     "Embedded stack": (stack.up, stack.down, stack.status, stack.logs, stack.url, stack.psql),
-    "Database": (install.install, worker.worker),
+    "Database": (install.install, worker.worker, audit.audit),
     "Search": (ingest.ingest, search.search, search.ask),
 }.items():
     for _command in _commands:

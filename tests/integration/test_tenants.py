@@ -217,7 +217,9 @@ def traces(estate: Estate, models_url: str) -> Iterator[Estate]:
     owner.execute("create table estate.keyed (id text primary key, body text)")
     owner.execute("select pgstack.create_vectorizer('estate.keyed', 'body', dimensions => 384)")
     models.misbehave(fail_if_contains="refuse", fail_if_status=400)
-    owner.execute("insert into estate.keyed values ('heirloom 1', 'refuse'), ('heirloom 2', 'alone')")
+    owner.execute(
+        "insert into estate.keyed values ('heirloom 1', 'refuse'), ('heirloom 2', 'alone')"
+    )
     owner.execute("select pgstack.wait_until_fresh('keyed')")
     models.clear()
     owner.execute("select pgstack.pause_vectorizer('keyed')")
