@@ -52,6 +52,21 @@ $$;
 comment on function _pgstack.to_words(regconfig, text) is
 'The words of a text, as search knows them.';
 
+-- Positions, which tell repetitions, rather than different words: matters for program text.
+create or replace function _pgstack.word_count(words tsvector)
+returns integer
+language plpgsql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select coalesce(sum(cardinality(u.positions)), 0) from unnest(words) as u);
+end;
+$$;
+
+comment on function _pgstack.word_count(tsvector) is
+'How many words a text has, repetitions counted.';
+
 -- Most specific first: the session, the vectorizer, the database.
 create or replace function _pgstack.text_config(id integer)
 returns regconfig
@@ -220,7 +235,10 @@ begin
     delete from %1$s as w using old_rows as r where %2$s w.chunk_seq = r.chunk_seq;
   end if;
   if tg_op <> 'DELETE' then
-    insert into %1$s select %3$s, r.chunk_seq, _pgstack.to_words(%4$L::regconfig, r.chunk) from new_rows as r;
+    insert into %1$s
+    select %3$s, r.chunk_seq, w.words, _pgstack.word_count(w.words)
+    from new_rows as r
+    cross join lateral (select _pgstack.to_words(%4$L::regconfig, r.chunk) as words offset 0) as w;
   end if;
   return null;
 end;
@@ -268,8 +286,9 @@ begin
   perform _pgstack.drop_words(build_words.id);
   execute format('lock table %s in share row exclusive mode', _plan.target);
   execute format(
-    'create table %s as select %s r.chunk_seq, _pgstack.to_words(%L::regconfig, r.chunk) as words from %s as r',
-    _table, _keys, _config, _plan.target
+    'create table %s as select %s r.chunk_seq, w.words, _pgstack.word_count(w.words) as size from %s as r '
+    'cross join lateral (select _pgstack.to_words(%L::regconfig, r.chunk) as words offset 0) as w',
+    _table, _keys, _plan.target, _config
   );
   execute format('alter table %s add primary key (%s chunk_seq)', _table, _key_names);
   execute format('create index on %s using gin (words) with (gin_pending_list_limit = 1024)', _table);

@@ -152,7 +152,7 @@ $$;
 comment on function _pgstack.text_branch(_pgstack.vectorizer_plan, text, text, _pgstack.words, text) is
 'SQL for the chunks that hold the query''s words. score: BM25.';
 
--- Where the words of chunks are read: a table w of key_1 ..., chunk_seq and words.
+-- Where the words of chunks are read: a table w of key_1 ..., chunk_seq and words, and their number, size, if it is kept.
 create or replace function _pgstack.words_from(
   plan _pgstack.vectorizer_plan, route text, condition text, words _pgstack.words
 )
@@ -230,7 +230,7 @@ begin
     select %1$s, t.score
     from (
       with found as materialized (
-        select %2$s, w.chunk_seq, 0.9::float8 * length(w.words) as size%3$s from %4$s
+        select %2$s, w.chunk_seq, 0.9::float8 * %13$s as size%3$s from %4$s
       ),
       counted as materialized (select avg(f.size) / 0.9::float8 as size%5$s from found as f)
       select %6$s f.chunk_seq, %7$s as score
@@ -252,7 +252,8 @@ begin
       then format('exists (select from %s as k where %s)', plan.source, plan.key_match)
       else 'true'
     end,
-    replace(_keys, 'f.', 't.')
+    replace(_keys, 'f.', 't.'),
+    case when words.method is null then '_pgstack.word_count(w.words)' else 'w.size' end
   );
 end;
 $$;

@@ -16,7 +16,7 @@ from tests.conftest import need_extension
 Conn = psycopg.Connection[Any]
 Drain = Callable[[], int]
 WORDS: LiteralString = (
-    "select key_1, chunk_seq, words::text from ai._pgstack_words_{} order by 1, 2"
+    "select key_1, chunk_seq, words::text, size from ai._pgstack_words_{} order by 1, 2"
 )
 
 
@@ -52,16 +52,16 @@ def found(conn: Conn, query: str, k: int = 1000) -> list[tuple[int, float]]:
 
 
 def bm25(texts: list[list[str]], query: list[str]) -> dict[int, float]:
-    """BM25 with k1 1.2 and b 0.75; the length of a text is its number of different words."""
+    """BM25 with k1 1.2 and b 0.75, over the texts that hold a word of the query."""
     holding = {n: Counter(t) for n, t in enumerate(texts) if set(t) & set(query)}
-    mean = sum(len(c) for c in holding.values()) / len(holding)
+    mean = sum(c.total() for c in holding.values()) / len(holding)
     scores = dict.fromkeys(holding, 0.0)
     for word in set(query):
         df = sum(1 for counts in holding.values() if word in counts)
         weight = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
         for n, counts in holding.items():
             tf = counts[word]
-            norm = 1.2 * (0.25 + 0.75 * len(counts) / mean)
+            norm = 1.2 * (0.25 + 0.75 * counts.total() / mean)
             scores[n] += weight * 2.2 * tf / (tf + norm)
     return scores
 
