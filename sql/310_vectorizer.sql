@@ -120,10 +120,10 @@ begin
   if destination_config.embedding_column is not null then
     return ai.destination_column(destination_config.embedding_column);
   end if;
-  -- pgai calls the table behind the view <view>_store; names end after 63 bytes.
-  if octet_length(_view) > 57 then
+  -- Beside the view stand <view>_store and <view>_search(); names end after 63 bytes.
+  if octet_length(_view) > 56 then
     raise exception 'the name "%" is too long for a view and the table behind it', _view
-      using errcode = 'PS007', hint = 'Pass destination => a name of at most 57 bytes.';
+      using errcode = 'PS007', hint = 'Pass destination => a name of at most 56 bytes.';
   end if;
   return ai.destination_table(_view);
 end;
@@ -339,6 +339,7 @@ begin
   if create_vectorizer.embedding_column is null then
     perform _pgstack.protect_target(_pgstack.vectorizer_plan(_id));
   end if;
+  perform pgstack.create_search_function(_name);
   -- Existing rows were queued before the queue could wake anybody.
   perform pg_notify('pgstack_work', '');
   return _id;
@@ -353,7 +354,7 @@ comment on function pgstack.create_vectorizer(
 source: a table with a primary key, of which the caller is the owner. content: its text columns; the last is cut into chunks, the others stand before every chunk.
 name: lower-case letters, digits and _; default: made from the table''s, by which it is found as well. model: default the setting embedding_model. dimensions: default: the model is asked, which needs a worker.
 chunking: recursive, character or none; chunk_size, chunk_overlap: in characters. template: what is embedded, $chunk and $column filled in.
-destination: the view that joins chunks and source, default <name or table>_embedding; its table is <destination>_store. embedding_column: instead of a table, a column of the source (no chunking then).
+destination: the view that joins chunks and source, default <name or table>_embedding; its table is <destination>_store, its search function <destination>_search (pgstack.create_search_function() tells of it). embedding_column: instead of a table, a column of the source (no chunking then).
 index: auto (the setting index_method), hnsw, diskann or none; built by the worker once there are index_min_rows chunks.
 enqueue_existing: embed the rows that are there. if_not_exists: return the id of a vectorizer of that name.
 text_config: the language of the text for searches by words: english, german, simple ...; default the setting text_config.

@@ -80,6 +80,7 @@ begin
   perform _pgstack.check_manager();
   perform _pgstack.drop_capture(_plan.id);
   perform _pgstack.drop_words(_plan.id);
+  perform _pgstack.drop_search_function(_plan);
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);
   delete from _pgstack.work as w where w.vectorizer_id = _plan.id;
@@ -87,7 +88,7 @@ end;
 $$;
 
 comment on function pgstack.drop_vectorizer(text, boolean) is
-'Ends a vectorizer. drop_data: drop its view and the table of embeddings too; by default they stay as they are.
+'Ends a vectorizer, and drops its search function. drop_data: drop its view and the table of embeddings too; by default they stay as they are.
 Raises PS001 unknown vectorizer, PS014 not the owner of pgstack.';
 
 create or replace function pgstack.pause_vectorizer(name text)

@@ -301,14 +301,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform _pgstack.check_range('diversity', diversity, 0, 1);
+  request := _pgstack.widen_request(request, diversity, rerank);
   request.condition := 'true';
   if filter is not null then
     request.condition := _pgstack.filter_condition(
       plan, filter, case when plan.has_table then 'k' else 'r' end
     );
   end if;
-  return _pgstack.search_hits(plan, _pgstack.complete_request(plan, request));
+  return _pgstack.refine_hits(
+    request, _pgstack.search_hits(plan, _pgstack.complete_request(plan, request)), diversity, rerank
+  );
 end;
 $$;
 
