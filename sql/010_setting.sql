@@ -76,7 +76,7 @@ begin
     ),
     (
       'text_index', 'tsvector', 'tsvector|bm25|none',
-      'How new vectorizers find words: tsvector, a column and its index; bm25, an index of pg_textsearch, faster, '
+      'How vectorizers find words: tsvector, a table of words and its index; bm25, an index of pg_textsearch, faster, '
       'but version 0.6 of it can block writes after a crash of the server; none: each chunk is read.'
     ),
     (
