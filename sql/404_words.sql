@@ -314,20 +314,22 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _table text := _pgstack.words_table(plan.id);
-  _match text := '';
 begin
-  for _nr in 1 .. cardinality(plan.key_columns) loop
-    _match := _match || format(' and r.%I = %s.key_%s', plan.key_columns[_nr], _table, _nr);
-  end loop;
   execute format('alter table %s enable row level security', _table);
+  -- It lies in another schema than its source, which may be closed.
   execute format(
-    'create policy pgstack_source on %s for select using (exists (select %s from %s as r where true%s))',
-    _table,
+    'create policy pgstack_source on %s for select '
+    'using (has_schema_privilege(%L, ''usage'') and exists (select %s from %s as r where %s))',
+    _table, (parse_ident(plan.source))[1],
     (
       select string_agg(format('r.%I', n.name), ', ')
       from unnest(_pgstack.content_columns(plan.config)) as n (name)
     ),
-    plan.source, _match
+    plan.source,
+    (
+      select string_agg(format('r.%I = %s.key_%s', k.name, _table, k.nr), ' and ' order by k.nr)
+      from unnest(plan.key_columns) with ordinality as k (name, nr)
+    )
   );
   execute format('grant select on %s to public', _table);
   execute format(

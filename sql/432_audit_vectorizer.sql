@@ -34,81 +34,85 @@ $$;
 comment on function _pgstack.source_access(_pgstack.vectorizer_plan, oid) is
 'How much of a vectorizer''s text a role may read in its source: none, some rows, or all.';
 
--- What protect_target() makes, as PostgreSQL writes it.
-create or replace function _pgstack.source_policy(plan _pgstack.vectorizer_plan)
-returns text
+-- What holds chunks: the table of chunks, and that of their words, whose keys are called
+-- key_1, key_2 ...  With the conditions that protect_target() and protect_words() put there,
+-- as PostgreSQL writes them.
+create or replace function _pgstack.guarded_tables(plan _pgstack.vectorizer_plan)
+returns table (relation oid, name text, columns name[], what text, policy text)
 language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select format(
-    'EXISTS (SELECT %s FROM %s r WHERE %s)',
-    (
-      select string_agg(format('r.%I', n.name), ', ' order by n.nr)
-      from unnest(_pgstack.content_columns(plan.config)) with ordinality as n (name, nr)
-    ),
-    plan.source,
-    (
-      select string_agg(format('r.%1$I = %2$I.%1$I', k.name, c.relname), ' AND ' order by k.nr)
-      from unnest(plan.key_columns) with ordinality as k (name, nr)
+  select
+    c.oid, t.name, t.columns, t.what,
+    format(
+      '%sEXISTS (SELECT %s FROM %s r WHERE %s)',
+      case when t.is_words
+        then format('has_schema_privilege(%L, %L) AND ', (parse_ident(plan.source))[1], 'usage') end,
+      (
+        select string_agg(format('r.%I', n.name), ', ' order by n.nr)
+        from unnest(_pgstack.content_columns(plan.config)) with ordinality as n (name, nr)
+      ),
+      plan.source,
+      (
+        select string_agg(
+          format('r.%I = %I.%I', k.name, c.relname, case when t.is_words then 'key_' || k.nr else k.name end),
+          ' AND ' order by k.nr
+        )
+        from unnest(plan.key_columns) with ordinality as k (name, nr)
+      )
     )
-  )
-  from pg_class as c
-  where c.oid = _pgstack.find_relation(plan.target);
+  from (
+    values
+      (plan.target, array['chunk', 'embedding']::name[], 'chunks and vectors', false),
+      (_pgstack.words_table(plan.id), array['words']::name[], 'words of chunks', true)
+  ) as t (name, columns, what, is_words)
+  join pg_class as c on c.oid = _pgstack.find_relation(t.name)
+  where plan.has_table;
 $$;
 
-comment on function _pgstack.source_policy(_pgstack.vectorizer_plan) is
-'The condition under which a chunk is shown: its source row and text can be read.';
+comment on function _pgstack.guarded_tables(_pgstack.vectorizer_plan) is
+'The tables that hold chunks or words of a vectorizer, and the condition under which each row is shown: its source row and text can be read.';
 
-create or replace function _pgstack.protect_statement(plan _pgstack.vectorizer_plan)
-returns text
-language sql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-  select format(
-    'drop policy if exists pgstack_source on %1$s; '
-    'create policy pgstack_source on %1$s for select using (%2$s); '
-    'alter table %1$s enable row level security;',
-    plan.target, _pgstack.source_policy(plan)
-  );
-$$;
-
-comment on function _pgstack.protect_statement(_pgstack.vectorizer_plan) is
-'The statements that show chunks only beside their source rows.';
-
--- What lets a role by who has come to the table of chunks.
-create or replace function _pgstack.target_holes(plan _pgstack.vectorizer_plan, role oid)
+-- What lets a role by who has come to such a table.
+create or replace function _pgstack.target_holes(
+  plan _pgstack.vectorizer_plan, role oid, relation oid, policy text
+)
 returns table (what text, remedy text)
 language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   with target as (
-    select c.*, s.relforcerowsecurity as source_forces, s.relowner as source_owner
+    select c.*, s.relforcerowsecurity as source_forces, s.relowner as source_owner,
+      c.oid::regclass::text as called,
+      format(
+        'drop policy if exists pgstack_source on %1$s; '
+        'create policy pgstack_source on %1$s for select using (%2$s); '
+        'alter table %1$s enable row level security;',
+        c.oid::regclass, target_holes.policy
+      ) as protect
     from pg_class as c
     left join pg_class as s on s.oid = _pgstack.find_relation(plan.source)
-    where c.oid = _pgstack.find_relation(plan.target)
+    where c.oid = target_holes.relation
   )
-  select 'row-level security is off', _pgstack.protect_statement(plan)
+  select 'row-level security is off', t.protect
   from target as t where not t.relrowsecurity
   union all
   select
     format('the policy %I is looser than the source', p.name),
-    case when p.name = 'pgstack_source' then _pgstack.protect_statement(plan)
-      else format('drop policy %I on %s;', p.name, plan.target) end
+    case when p.name = 'pgstack_source' then t.protect
+      else format('drop policy %I on %s;', p.name, t.called) end
   from target as t
-  cross join lateral _pgstack.loose_policies(
-    target_holes.role, t.oid, _pgstack.source_policy(plan)
-  ) as p
+  cross join lateral _pgstack.loose_policies(target_holes.role, t.oid, target_holes.policy) as p
   where t.relrowsecurity or p.name <> 'pgstack_source'
   union all
   select
     'row-level security does not hold for its owner',
     case
-      when t.source_forces then format('alter table %s force row level security;', plan.target)
+      when t.source_forces then format('alter table %s force row level security;', t.called)
       when t.relowner = target_holes.role
-        then format('alter table %s owner to %I;', plan.target, pg_get_userbyid(t.source_owner))
+        then format('alter table %s owner to %I;', t.called, pg_get_userbyid(t.source_owner))
       else _pgstack.leave_statement(target_holes.role, t.relowner)
     end
   from target as t
@@ -116,8 +120,8 @@ as $$
     and t.relowner = any (_pgstack.acting_roles(target_holes.role));
 $$;
 
-comment on function _pgstack.target_holes(_pgstack.vectorizer_plan, oid) is
-'Why a vectorizer''s table of chunks shows a role more than its source does, and what mends that.';
+comment on function _pgstack.target_holes(_pgstack.vectorizer_plan, oid, oid, text) is
+'Why a table of chunks or words shows a role more than its source does, and what mends that.';
 
 -- How bad it is that somebody reads all: no worse than the source, or worse.
 create or replace function _pgstack.audit_severity(access text)
@@ -198,38 +202,55 @@ language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  with target as (
-    select _pgstack.source_access(plan, audit_target.role) as access, a.how, a.remedy
-    from _pgstack.access_summary(
-      audit_target.role, _pgstack.find_relation(plan.target), 'select', array['chunk', 'embedding']::name[]
+  with target as materialized (
+    select g.*, _pgstack.source_access(plan, audit_target.role) as access, a.how
+    from _pgstack.guarded_tables(plan) as g
+    cross join lateral _pgstack.access_summary(
+      audit_target.role, g.relation, 'select', g.columns
     ) as a
-    where plan.has_table
   ),
-  hole as (
-    select h.what, h.remedy
+  hole as materialized (
+    select t.relation, h.what, h.remedy
     from target as t
-    cross join lateral _pgstack.target_holes(plan, audit_target.role) as h
+    cross join lateral _pgstack.target_holes(plan, audit_target.role, t.relation, t.policy) as h
     where t.how is not null
   )
   select
-    _pgstack.audit_severity(t.access), plan.target,
-    case t.access
-      when 'none' then 'all chunks and vectors of a text that it may not read'
-      when 'some' then 'all chunks and vectors, of which it may read some'
-      else 'all chunks and vectors, whatever is revoked on the source later'
-    end || ': ' || h.what,
+    _pgstack.audit_severity(t.access), t.name,
+    format(
+      case t.access
+        when 'none' then 'all %s of a text that it may not read: %s'
+        when 'some' then 'all %s, of which it may read some: %s'
+        else 'all %s, whatever is revoked on the source later: %s'
+      end,
+      t.what, h.what
+    ),
     t.how, h.remedy
-  from target as t cross join hole as h
+  from target as t
+  join hole as h on h.relation = t.relation
   union all
-  select 'ok', plan.target,
-    case when t.how is null then 'closed to this role' else 'the chunks of source rows it may read' end,
+  select 'ok', t.name,
+    case when t.how is null then 'closed to this role'
+      else format('the %s of source rows it may read', t.what) end,
     t.how, null
   from target as t
-  where not exists (select from hole);
+  where not exists (select from hole as h where h.relation = t.relation)
+  union all
+  -- Its counts are of all rows, and anybody may ask them of the index, word by word.
+  select
+    _pgstack.audit_severity(_pgstack.source_access(plan, audit_target.role)), c.oid::regclass::text,
+    'which words stand in texts that it may not read, and how often',
+    'an index of pg_textsearch answers everybody',
+    format('select pgstack.configure(%L, %L); drop index %s;', 'text_index', 'tsvector', c.oid::regclass)
+  from pg_index as i
+  join pg_class as c on c.oid = i.indexrelid
+  join pg_am as m on m.oid = c.relam and m.amname = 'bm25'
+  where i.indrelid = _pgstack.find_relation(plan.target)
+    and _pgstack.source_access(plan, audit_target.role) <> 'all';
 $$;
 
 comment on function _pgstack.audit_target(_pgstack.vectorizer_plan, oid) is
-'What a role reads of a vectorizer''s table of chunks.';
+'What a role reads of a vectorizer''s chunks and their words.';
 
 -- The vectorizer's own view, and whatever views and materialised views people build on it or on its table.
 create or replace function _pgstack.audit_views(plan _pgstack.vectorizer_plan, role oid)
@@ -247,9 +268,10 @@ as $$
   ),
   -- Behind a view that reads with the rights of who asks, all do, up to the next copy.
   derived (relation, is_open) as (
-    select _pgstack.find_relation(x.name), true
-    from unnest(array[plan.target, plan.queue, plan.failed_queue]) as x (name)
-    where plan.has_table or x.name <> plan.target
+    select g.relation, true from _pgstack.guarded_tables(plan) as g
+    union
+    select _pgstack.find_relation(q.name), true
+    from unnest(array[plan.queue, plan.failed_queue]) as q (name)
     union
     select c.oid, c.relkind = 'm' or d.is_open and not _pgstack.is_invoker(c.oid)
     from derived as d
@@ -309,7 +331,11 @@ as $$
       else format('it may %s what the worker keeps there', p.privilege)
     end,
     a.how, a.remedy
-  from unnest(array[case when plan.has_table then plan.target end, plan.queue, plan.failed_queue]) as t (name)
+  from (
+    select g.name from _pgstack.guarded_tables(plan) as g
+    union all
+    select q.name from unnest(array[plan.queue, plan.failed_queue]) as q (name)
+  ) as t
   join pg_class as c on c.oid = _pgstack.find_relation(t.name)
   cross join unnest(array['insert', 'update', 'delete', 'truncate', 'trigger']) as p (privilege)
   cross join lateral _pgstack.access_summary(audit_tables.role, c.oid, p.privilege, null) as a

@@ -91,8 +91,11 @@ as $$
     ) as k (name, severity, is_open, columns, what) on to_regclass(k.name) = c.oid
     where c.relnamespace in (to_regnamespace('ai'), '_pgstack'::regnamespace)
       and c.relkind in ('r', 'v', 'm', 'p')
-      -- Queues belong to their vectorizers.
-      and (c.relnamespace = '_pgstack'::regnamespace or c.relname !~ '^_vectorizer_q_')
+      -- Queues and words belong to their vectorizers.
+      and (
+        c.relnamespace = '_pgstack'::regnamespace
+        or c.relname !~ '^_(vectorizer_q|pgstack_words)_'
+      )
   )
   -- Tables that tell rows apart themselves, and those that everybody may read.
   select

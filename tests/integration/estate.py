@@ -147,13 +147,16 @@ class Estate:
                             text=f"A {word} number {i} of a {word} collection, to be kept secret",
                         ).encode()
                     )  # fmt: skip
-        for name in SOURCES:
+        for name, source in SOURCES.items():
             fresh = self.owner.execute("select pgstack.wait_until_fresh(%s)", (name,)).fetchone()
             assert fresh == (True,), name
             query = "select left({embedding}::text, 60) from {store} where {chunk} ~ '{secret}'"
             found = self.owner.execute(query.format(**self.names(name)).encode()).fetchall()
             assert found
             self.vectors[name] = [row[0] for row in found]
+            if source.has_store:
+                made = "select _pgstack.build_words(id) from ai.vectorizer where name = %s"
+                self.owner.execute(made, (name,))
         self.owner.execute("analyze")
 
     def names(self, name: str) -> dict[str, str]:
@@ -162,7 +165,11 @@ class Estate:
         schema = source.table.partition(".")[0]
         table = source.table.format(n=name)
         view = f"{schema}.{name}_embedding" if source.has_store else table
+        found = self.owner.execute("select id from ai.vectorizer where name = %s", (name,))
+        number = next(iter(found), (0,))[0]
         return {
+            "id": str(number),
+            "words": f"ai._pgstack_words_{number}" if source.has_store else table,
             "n": name, "t": table, "a": self.alice, "b": self.bob, "schema": schema,
             "view": view, "store": f"{view}_store" if source.has_store else table,
             "chunk": "chunk" if source.has_store else source.content,

@@ -86,6 +86,17 @@ ATTACKS = {
     "both": "select s::text from pgstack.search('{n}', 'number', k => 50) as s",
     "filtered": "select s::text from pgstack.search('{n}', 'number', filter => "
     "jsonb_build_object('title', reverse('moolrieh'))) as s",
+    "by row": "select s::text from pgstack.search('{n}', 'number', per => 'row', k => 9) as s",
+    "diverse": "select s::text from pgstack.search('{n}', 'number', diversity => 0.5, k => 9) as s",
+    "weighed": "select s::text from pgstack.search('{n}', 'number', fusion => 'convex') as s",
+    "nearest to a vector": "select s::text from pgstack.search('{n}', 'number', mode => 'vector', "
+    "embedding => array_fill(0.1, array[384])::vector, k => 50) as s",
+    "filtered by text": "select s::text from pgstack.search('{n}', 'number', k => 50, "
+    "filter => jsonb_build_object('{content}', jsonb_build_object('like', '%A %'))) as s",
+    "filtered by what is not there": "select s::text from pgstack.search('{n}', 'number', k => 50, "
+    'filter => \'{{"not": {{"{content}": "x"}}}}\') as s',
+    "table of words": "select r::text from {words} as r",
+    "leaky condition on words": "select from {words} as r where bob.peek(r::text)",
     "own words": "set local pgstack.text_config = 'bob.words'; "
     "select s::text from pgstack.search('{n}', 'number', mode => 'text') as s",
     "answer": "select a::text from pgstack.ask('{n}', 'Which number?', k => 20) as a",
@@ -157,9 +168,7 @@ FUNCTIONS = """
 
 def calls(estate: Estate, name: str) -> dict[str, str]:
     """A call of every function bob may execute, by its signature."""
-    row = estate.owner.execute("select id from ai.vectorizer where name = %s", (name,)).fetchone()
-    assert row is not None
-    names = {**estate.names(name), "id": row[0]}
+    names = estate.names(name)
     estate.as_bob.execute("set search_path = pg_catalog")
     found = {}
     for function, signature, needed, arguments, types in estate.as_bob.execute(FUNCTIONS):
@@ -175,7 +184,7 @@ def calls(estate: Estate, name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["own", "by_column", "plain"])
+@pytest.mark.parametrize("name", ["own", "plain"])
 def test_no_function_tells_bob_more(estate: Estate, name: str) -> None:
     """Also one that is new: it needs no line here."""
     limits = "set local statement_timeout = '1s'; set local pgstack.request_timeout = '1s';"

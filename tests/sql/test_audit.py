@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from tests.conftest import need_extension
 from tests.sql.test_security import acting_as, refused
 
 Conn = psycopg.Connection[Any]
@@ -39,6 +40,7 @@ class Plant(NamedTuple):
 
 STORE = "select chunk from letter_embedding_store"
 MEMO = "select chunk from memo_embedding_store"
+READ_WORDS = "select words from {words}"
 
 PLANTS = {
     # chunks of a vectorizer that plain pgai made
@@ -120,6 +122,20 @@ PLANTS = {
         "alter table letter owner to {bob}; alter table letter force row level security; "
         "alter table letter_embedding_store owner to {bob}",
         "public.letter_embedding_store", STORE,
+    ),
+    # their words
+    "words without row security": Plant(
+        "alter table {words} disable row level security", "ai._pgstack_words_", READ_WORDS
+    ),
+    "words of another policy": Plant(
+        "create policy more on {words} using (true)", "ai._pgstack_words_", READ_WORDS
+    ),
+    "counted words": Plant(
+        "create index counted on letter_embedding_store using bm25 (chunk) "
+        "with (text_config = simple)",
+        "public.counted",
+        "select w from unnest(array['heirloom', 'nonesuch']) as w "
+        "where bm25_text_bm25query_score(w, to_bm25query(w, 'counted')) < 0",
     ),
     # what people build on them
     "materialised view of another role": Plant(
@@ -242,6 +258,7 @@ def roles(conn: Conn, drain: Callable[[], int], make_role: Callable[[str], str])
         "  destination => ai.destination_table('memo_embedding'))"
     )
     assert drain() == 6
+    conn.execute("select _pgstack.build_words(id) from ai.vectorizer where name = 'letter'")
     conn.execute(
         "insert into _pgstack.request (kind, payload, asker, asker_pid, deadline) "
         "values ('embed', '{\"input\": \"heirloom\"}', 'alice', 1, now());"
@@ -264,7 +281,7 @@ def reads(conn: Conn, role: str, probe: str) -> bool:
     try:
         with conn.transaction(force_rollback=True), acting_as(conn, role):
             return SECRET in str(conn.execute(probe.encode()).fetchall())
-    except psycopg.errors.InsufficientPrivilege:
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject):
         return False
 
 
@@ -281,8 +298,13 @@ def test_nothing_is_found_where_nothing_is(conn: Conn, roles: Roles) -> None:
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_leak_is_named_and_its_remedy_mends_it(conn: Conn, roles: Roles, name: str) -> None:
-    plant = PLANTS[name]
-    conn.execute(plant.sql.format(**roles._asdict()).encode())
+    row = conn.execute("select 'ai._pgstack_words_' || id from ai.vectorizer where name = 'letter'")
+    names = {**roles._asdict(), "words": row.fetchall()[0][0]}
+    plant = Plant(*(text and text.format(**names) for text in PLANTS[name]))
+    if "bm25" in plant.sql:
+        need_extension(conn, "pg_textsearch")
+        conn.execute("create extension if not exists pg_textsearch")
+    conn.execute(plant.sql.encode())
     if plant.probe:
         assert reads(conn, roles.bob, plant.probe), "the plant is no leak"
     leaks = audit(conn, roles.bob, "leak")
@@ -385,6 +407,7 @@ def test_odd_names_and_keys_raise_no_alarm(conn: Conn, roles: Roles) -> None:
           '"Odd Schema"."Odd ""Table"', array['title', 'The Text'], name => 'odd', dimensions => 3
         );
         grant usage on schema "Odd Schema" to public;
+        select _pgstack.build_words(id) from ai.vectorizer where name = 'odd';
         """
     )
     table = '"Odd Schema"."Odd ""Table"'
