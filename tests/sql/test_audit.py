@@ -154,9 +154,10 @@ PLANTS = {
         "public.outer_one", "select chunk from outer_one",
     ),
     "search function of the owner's rights": Plant(
-        "create function letter_find(q text) returns setof text language sql "
+        "drop function letter_embedding_search; "
+        "create function letter_embedding_search(q text) returns setof text language sql "
         "security definer as 'select chunk from public.letter_embedding_store'",
-        "function public.letter_find(text)", "select letter_find('x')",
+        "function public.letter_embedding_search(text)", "select letter_embedding_search('x')",
     ),
     "function of ours of the owner's rights": Plant(
         "alter function _pgstack.vectorizer_errors() security definer; "
