@@ -58,8 +58,36 @@ WORK_PROBLEMS: Final[LiteralString] = (
 
 # Worker: vector indexes.
 INDEX_DUE: Final[LiteralString] = "select name, statement from _pgstack.index_due()"
+INDEX_FAILED: Final[LiteralString] = "select _pgstack.index_failed(%s, %s, %s)"
+INDEX_RESET: Final[LiteralString] = (
+    "reset lock_timeout; reset maintenance_work_mem; reset max_parallel_maintenance_workers"
+)
 INDEX_LOCK: Final[LiteralString] = "select pg_try_advisory_lock(1885827956, 3)"
 INDEX_UNLOCK: Final[LiteralString] = "select pg_advisory_unlock(1885827956, 3)"
+
+# Vector indexes, for people.
+INDEX_ADVICE: Final[LiteralString] = (
+    "select recommended, method, storage, parameters, labels, expected_bytes, expected_time, "
+    "memory_bytes, expected_ms, why, statement "
+    "from pgstack.index_advice(%s::text, %s::bigint)"
+)
+INDEX_BUILD: Final[LiteralString] = (
+    "select pgstack.build_index(%(vectorizer)s::text, %(method)s::text, %(storage)s::text, "
+    "%(parameters)s::jsonb, %(labels)s::name)"
+)
+INDEX_BUILDS: Final[LiteralString] = (
+    "select build, vectorizer, method, storage, parameters, state, phase, tuples_done, "
+    "tuples_total, percent, elapsed, eta, bytes, attempts, error, automatic, requested_by, "
+    "requested_at, finished_at from pgstack.index_progress "
+    "where (%(build)s::bigint is null or build = %(build)s) and (%(vectorizer)s::text is null "
+    "or vectorizer = (_pgstack.vectorizer_plan(%(vectorizer)s::text)).name) "
+    "order by build desc"
+)
+RECALL: Final[LiteralString] = (
+    "select effort, recall, recall_p5, p50_ms, p95_ms, exact_ms, chosen, queries, sampled "
+    "from pgstack.recall(%(vectorizer)s::text, sample => %(sample)s::int, k => %(k)s::int, "
+    "target_recall => %(target)s::float8) order by effort"
+)
 
 # Search and answers.
 SEARCH: Final[LiteralString] = (

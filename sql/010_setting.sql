@@ -84,6 +84,15 @@ begin
       'Chunks from which on a vectorizer gets an index of words.'
     ),
     (
+      'index_memory', 'auto', 'auto|\d{1,9}\s*(kB|MB|GB)',
+      'Memory for building a vector index, such as 2GB. auto: what it wants, within an eighth of effective_cache_size; '
+      'maintenance_work_mem at least.'
+    ),
+    (
+      'target_recall', '0.95', '0(\.\d{1,6})?|1(\.0{1,6})?',
+      'Share of the nearest chunks that a search by a vector index should find: pgstack.recall() measures what that takes.'
+    ),
+    (
       'text_config', 'english', '\S+',
       'Language that text is searched in by words: select cfgname from pg_ts_config. '
       'A vectorizer keeps the one it was made with until pgstack.set_text_config().'

@@ -78,6 +78,7 @@ declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(drop_vectorizer.name);
 begin
   perform _pgstack.check_manager();
+  perform _pgstack.cancel_index_build(_plan.id);
   perform _pgstack.drop_capture(_plan.id);
   perform _pgstack.drop_words(_plan.id);
   perform _pgstack.drop_search_function(_plan);

@@ -1,5 +1,5 @@
--- Family: vector indexes.  Says which one is due; the worker builds it, concurrently,
--- which no function can.
+-- Family: indexes that the worker builds.  Says which statement is due; the worker runs it
+-- outside of any transaction, as concurrent builds want it, which no function can.
 -- Callers: pgstack/worker/index.py.
 -- Errors: none.
 
@@ -12,6 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _wanted text;
+  _has_diskann boolean := exists (select from pg_am as m where m.amname = 'diskann');
 begin
   select nullif(v.index_method, 'auto') into _wanted
   from _pgstack.vectorizer as v where v.vectorizer_id = plan.id;
@@ -21,19 +22,38 @@ begin
     nullif(nullif(plan.config -> 'indexing' ->> 'implementation', 'none'), 'default'),
     _pgstack.setting_value('index_method')
   );
-  if _wanted = 'diskann' and not exists (select from pg_am as m where m.amname = 'diskann') then
+  if _wanted = 'diskann' and not _has_diskann then
     _wanted := 'hnsw';
+  elsif _wanted = 'hnsw' and plan.dimensions > 4000 and _has_diskann then
+    _wanted := 'diskann';
   end if;
-  -- pgvector indexes vectors of up to 2000 dimensions.
-  return case when _wanted = 'none' or (_wanted = 'hnsw' and plan.dimensions > 2000)
-    then null else _wanted end;
+  return case when _pgstack.index_storage(_wanted, plan.dimensions) = 'none' then null else _wanted end;
 end;
 $$;
 
 comment on function _pgstack.index_method(_pgstack.vectorizer_plan) is
 'hnsw, diskann, or NULL for no index.';
 
--- At most one statement: drop what an interrupted build left, else build what is missing.
+-- pgvector indexes vectors of up to 2000 dimensions, half vectors of up to 4000.
+create or replace function _pgstack.index_storage(method text, dimensions integer)
+returns text
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when method = 'hnsw' and dimensions <= 2000 then 'vector'
+    when method = 'hnsw' and dimensions <= 4000 then 'halfvec'
+    when method = 'diskann' then 'sbq'
+    else 'none'
+  end;
+$$;
+
+comment on function _pgstack.index_storage(text, integer) is
+'How an index of a method keeps vectors of this length, if nobody says otherwise: vector, halfvec, sbq; none: it cannot.';
+
+-- One function a kind of index; each gives a statement or none.  What fails may not stay due
+-- for ever: those behind it would wait.
 create or replace function _pgstack.index_due()
 returns table (name text, statement text)
 language plpgsql volatile
@@ -42,56 +62,38 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _plan _pgstack.vectorizer_plan;
-  _method text;
-  _broken regclass;
-  _valid boolean;
-  _least bigint := _pgstack.setting_value('index_min_rows')::bigint;
-  _enough boolean;
 begin
+  return query select d.name, d.statement from _pgstack.vector_index_due() as d;
+  if found then
+    return;
+  end if;
   for _plan in select p.* from _pgstack.vectorizer_plan as p where not p.disabled order by p.id
   loop
-    _method := _pgstack.index_method(_plan);
-    continue when _method is null or _pgstack.vectorizer_problem(_plan) is not null;
-    select
-      min(i.indexrelid) filter (where not i.indisvalid)::regclass,
-      coalesce(bool_or(i.indisvalid), false)
-    into _broken, _valid
-    from pg_index as i
-    join pg_class as c on c.oid = i.indexrelid
-    join pg_am as m on m.oid = c.relam
-    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-    where i.indrelid = _plan.target::regclass and a.attname = _plan.embedding_column
-      and m.amname in ('hnsw', 'diskann', 'ivfflat');
+    continue when _pgstack.vectorizer_problem(_plan) is not null;
     name := _plan.name;
-    if _broken is not null then
-      statement := format('drop index concurrently if exists %s', _broken);
+    statement := _pgstack.text_index_due(_plan);
+    if statement is not null then
       return next;
       return;
     end if;
-    continue when _valid;
-    execute format(
-      'select count(*) >= $1 from (select from %s where %I is not null limit $1) as t',
-      _plan.target, _plan.embedding_column
-    ) using _least into _enough;
-    continue when not _enough;
-    statement := format(
-      'create index concurrently on %s using %s (%I %s)',
-      _plan.target, _method, _plan.embedding_column,
-      case _method when 'hnsw' then '@extschema:vector@.vector_cosine_ops' else
-        (
-          select format('%I.%I', n.nspname, o.opcname)
-          from pg_opclass as o
-          join pg_namespace as n on n.oid = o.opcnamespace
-          join pg_am as m on m.oid = o.opcmethod
-          where m.amname = 'diskann' and o.opcname = 'vector_cosine_ops'
-        )
-      end
-    );
-    return next;
-    return;
   end loop;
 end;
 $$;
 
 comment on function _pgstack.index_due() is
-'The next statement that builds a missing vector index, or clears a broken one away.';
+'The next statement of the worker that builds a missing index, or clears a broken one away; the vectorizer it is for. Run as often as it gives one.';
+
+-- Called when a statement of index_due() failed.
+create or replace function _pgstack.index_failed(name text, sqlstate text, message text)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform _pgstack.vector_index_failed(index_failed.name, index_failed.sqlstate, index_failed.message);
+end;
+$$;
+
+comment on function _pgstack.index_failed(text, text, text) is
+'Remembers why a statement of index_due() failed; it is due again after a while, a few times.';

@@ -77,8 +77,9 @@ $$;
 comment on function _pgstack.vector_index(_pgstack.vectorizer_plan) is
 'The vector index that serves a vectorizer''s searches: one row of _pgstack.vector_indexes(), none when there is no index to use.';
 
--- What a search must ask of an index: hnsw.ef_search, or diskann.query_rescore.
--- Unmeasured, the usual 40 stands for a recall of .95, and more is asked for more.
+-- What a search must ask of an index: hnsw.ef_search, or diskann.query_rescore.  As measured
+-- by pgstack.recall(), more for more rows than were asked for then.  Unmeasured, the usual 40
+-- stands for a recall of .95, and more is asked for more.
 create or replace function _pgstack.index_effort(
   index regclass, method text, k integer, target_recall float8
 )
@@ -88,17 +89,29 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _nines float8 := -log(greatest(1e-7, 1 - least(1, coalesce(index_effort.target_recall, 0.95))));
+  _target float8 := coalesce(
+    index_effort.target_recall, _pgstack.setting_value('target_recall')::float8
+  );
+  _nines float8;
+  _effort float8;
 begin
-  return least(1000, ceil(
-    greatest(2 * index_effort.k, case index_effort.method when 'diskann' then 50 else 40 end)
-    * greatest(1, power(_nines / 1.30103, 2))
-  ))::integer;
+  select r.effort * greatest(1, index_effort.k::float8 / r.k) into _effort
+  from _pgstack.index_recall as r
+  where r.index = index_effort.index
+  -- The least that reaches the target, or else the most that was tried.
+  order by r.recall >= _target desc, case when r.recall >= _target then r.effort else -r.effort end
+  limit 1;
+  if not found then
+    _nines := -log(greatest(1e-7, 1 - least(1, _target)));
+    _effort := greatest(2 * index_effort.k, case index_effort.method when 'diskann' then 50 else 40 end)
+      * greatest(1, power(_nines / 1.30103, 2));
+  end if;
+  return least(1000, greatest(2 * index_effort.k, ceil(_effort)))::integer;
 end;
 $$;
 
 comment on function _pgstack.index_effort(regclass, text, integer, float8) is
-'How hard an index must try to find k rows with a recall of target_recall (0 to 1): hnsw.ef_search or diskann.query_rescore, 2 k at least, 1000 at most.';
+'How hard an index must try to find k rows with a recall of target_recall (0 to 1, NULL: the setting): hnsw.ef_search or diskann.query_rescore, 2 k at least, 1000 at most.';
 
 create or replace function _pgstack.search_effort(
   plan _pgstack.vectorizer_plan, k integer, target_recall float8

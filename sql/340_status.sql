@@ -59,14 +59,9 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
-    m.amname || case when i.indisvalid then '' else ' (unfinished)' end, ', ' order by m.amname
+    x.method || case when x.valid then '' else ' (unfinished)' end, ', ' order by x.method
   )
-  from pg_index as i
-  join pg_class as c on c.oid = i.indexrelid
-  join pg_am as m on m.oid = c.relam
-  join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-  where i.indrelid = _pgstack.find_relation(plan.target) and a.attname = plan.embedding_column
-    and m.amname in ('hnsw', 'diskann', 'ivfflat');
+  from _pgstack.vector_indexes(plan) as x;
 $$;
 
 comment on function _pgstack.index_status(_pgstack.vectorizer_plan) is

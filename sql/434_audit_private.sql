@@ -75,6 +75,8 @@ as $$
         ('_pgstack.vectorizer_plan', 'ok', true, '{}', null),
         ('ai.vectorizer', 'ok', true, '{}', null),
         ('_pgstack.query_cache', 'ok', true, '{}', null),
+        ('_pgstack.index_build', 'ok', true, '{}', null),
+        ('_pgstack.index_recall', 'ok', true, '{}', null),
         ('_pgstack.vectorizer', 'wide', false,
           (
             select array_agg(a.attname) from pg_attribute as a

@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pgstack_cli import audit, demo, ingest, install, model, search, stack, vectorizer, worker
+from pgstack_cli import (
+    audit,
+    demo,
+    index,
+    ingest,
+    install,
+    model,
+    search,
+    stack,
+    vectorizer,
+    worker,
+)
 from pgstack_cli.output import message
 
 UNREACHABLE = 3
@@ -142,4 +153,5 @@ for _panel, _commands in {
         _settings = stack.PASS_ON if _command is stack.psql else None
         app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
 app.add_typer(vectorizer.app, name="vectorizer", rich_help_panel="Database")
+app.add_typer(index.app, name="index", rich_help_panel="Database")
 app.add_typer(model.app, name="model", rich_help_panel="Embedded stack")

@@ -27,7 +27,7 @@ from pgstack.worker.drain import Drain, ModelServerDown
 from pgstack.worker.meter import Meter
 from pgstack.worker.session import Session, log, wait_for
 
-LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work"
+LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work; listen pgstack_index"
 RENEW_SECONDS = 1.5
 SWEEP_EVERY = 4  # renewals
 STOP_SECONDS = 10.0
@@ -186,6 +186,7 @@ async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     await session.stopping.wait()
     session.moved.set()
     session.questions.set()
+    session.indexes.set()
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
 
@@ -198,6 +199,8 @@ async def _listen(session: Session, listener: psycopg.AsyncConnection[Any]) -> N
                 session.withdrawn.set()
             case "pgstack_work":
                 session.tell_news()
+            case "pgstack_index":
+                session.indexes.set()
     raise psycopg.OperationalError("the listening connection ended")
 
 

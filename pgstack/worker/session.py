@@ -24,7 +24,8 @@ class Session:
 
     ``names`` limits the worker to some vectorizers; None means all of them.
     ``moved`` and ``questions`` are set when there may be something to do, ``withdrawn`` when
-    a question may not be wanted any more.  ``news``: rows may have become due.
+    a question may not be wanted any more, ``indexes`` when an index was asked for.
+    ``news``: rows may have become due.
     """
 
     worker: uuid.UUID
@@ -41,6 +42,7 @@ class Session:
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     questions: asyncio.Event = field(default_factory=asyncio.Event)
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
+    indexes: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell_news(self) -> None:
         """Have the vectorizers looked at."""
