@@ -22,6 +22,7 @@ from bench import _stack
 from bench._goals import Results
 from bench._judged import SETS
 from bench._quality import case_b
+from bench._speed import case_a
 
 
 def main() -> None:
@@ -30,6 +31,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--case", action="append", choices=("a", "b", "c", "d"))
+    parser.add_argument(
+        "--runs", type=int, default=300, help="of (a), questions; default %(default)s"
+    )
+    parser.add_argument("--rows", type=int, default=60_000, help="of (a), default %(default)s")
     parser.add_argument("--set", action="append", choices=sorted(SETS), help="of (b); repeatable")
     parser.add_argument("--questions", type=int, default=1000, help="of (b), the most of a set")
     args = parser.parse_args()
@@ -37,6 +42,7 @@ def main() -> None:
     results = Results()
     with _stack.database() as dsn:
         cases: dict[str, Callable[[], None]] = {
+            "a": lambda: case_a(dsn, results, args.rows, args.runs),
             "b": lambda: case_b(dsn, results, args.set or list(SETS), args.questions),
         }
         for name in args.case or cases:
