@@ -155,6 +155,12 @@ class TableBusy(PgstackError):
     sqlstate = "PS016"
 
 
+class UnknownEvaluation(PgstackError):
+    """No judged set or evaluation run of that name that the role may see."""
+
+    sqlstate = "PS017"
+
+
 class Unreachable(PgstackError):
     """The database or the model server could not be reached."""
 

@@ -222,3 +222,63 @@ ORPHANED_LEASES: Final[LiteralString] = (
     "select count(*) from _pgstack.work as w where w.state = 'leased' "
     "and (w.worker = any (_pgstack.lease_holders())) is not true"
 )
+
+# Judged sets and evaluation.
+EVAL_STAGING: Final[LiteralString] = "select _pgstack.eval_staging()"
+EVAL_COPY: Final[LiteralString] = (
+    "copy pg_temp.pgstack_eval_staging "
+    "(part, file, line, id, doc_id, grade, title, text, metadata) from stdin"
+)
+EVAL_LOAD: Final[LiteralString] = (
+    "select queries, judged_queries, judgments from _pgstack.load_eval_set("
+    "%(name)s::text, %(description)s::text, %(doc_column)s::name)"
+)
+EVAL_MISSING: Final[LiteralString] = "select _pgstack.judged_but_missing()"
+EVAL_CORPUS: Final[LiteralString] = (
+    "select relation::text, inserted, updated, removed "
+    "from _pgstack.load_corpus(%(table)s::text, current_schema())"
+)
+EVAL_VECTORIZE: Final[LiteralString] = (
+    "select _pgstack.vectorize_corpus(%(relation)s::regclass, %(model)s::text)"
+)
+EVAL_COLLECTION: Final[LiteralString] = (
+    "select pgstack.create_collection(%(collection)s::text, %(model)s::text)"
+)
+EVAL_CORPUS_COLLECTION: Final[LiteralString] = (
+    "select relation::text, inserted, updated, removed "
+    "from _pgstack.load_corpus_collection(%(collection)s::text)"
+)
+EVAL_SETS: Final[LiteralString] = (
+    "select name, owner, description, origin, doc_column, queries, judged_queries, judgments, "
+    "runs, created_at from pgstack.eval_sets order by name, owner"
+)
+EVAL_SET_DROP: Final[LiteralString] = "select pgstack.drop_eval_set(%s::text)"
+EVAL_BEGIN: Final[LiteralString] = (
+    "select _pgstack.eval_begin(%(set)s::text, %(vectorizer)s::text, %(mode)s::text, %(k)s::int, "
+    "%(filter)s::jsonb, %(doc_column)s::name, %(options)s::jsonb, %(label)s::text, "
+    "%(seed)s::bigint)"
+)
+EVAL_STEP: Final[LiteralString] = "select _pgstack.eval_step(%s::bigint, %s::int)"
+EVAL_FINISH: Final[LiteralString] = "select _pgstack.eval_finish(%s::bigint)"
+EVAL_RUN_CHECK: Final[LiteralString] = "select (_pgstack.eval_run(%s::bigint)).id"
+EVAL_RUNS: Final[LiteralString] = (
+    "select run, set, label, vectorizer, model, mode, k, filter, options, doc_column, seed, state, "
+    "queries, searched, p50_ms, p95_ms, started_at, finished_at, config from pgstack.eval_runs "
+    "where %(run)s::bigint is null or run = %(run)s::bigint order by run"
+)
+EVAL_METRICS: Final[LiteralString] = (
+    "select metric, value, low, high, queries from pgstack.eval_metrics where run = %s::bigint"
+)
+EVAL_QUERIES: Final[LiteralString] = (
+    "select query_id, query, value, relevant, found, first_rank, milliseconds "
+    "from pgstack.eval_queries(%s::bigint, %s::text)"
+)
+EVAL_COMPARE: Final[LiteralString] = (
+    "select query_id, query, value_a, value_b, difference "
+    "from pgstack.compare_runs(%(a)s::bigint, %(b)s::bigint, %(metric)s::text)"
+)
+EVAL_SUMMARY: Final[LiteralString] = (
+    "select metric, mean_a, mean_b, difference, low, high, p_value, wins, ties, losses, queries "
+    "from pgstack.compare_summary(%(a)s::bigint, %(b)s::bigint, %(seed)s::bigint)"
+)
+EVAL_RUN_DROP: Final[LiteralString] = "select pgstack.drop_eval_run(%s::bigint)"

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from pgstack_cli import (
     audit,
     demo,
+    evaluation,
     index,
     ingest,
     install,
@@ -154,4 +155,5 @@ for _panel, _commands in {
         app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
 app.add_typer(vectorizer.app, name="vectorizer", rich_help_panel="Database")
 app.add_typer(index.app, name="index", rich_help_panel="Database")
+app.add_typer(evaluation.app, name="eval", rich_help_panel="Search")
 app.add_typer(model.app, name="model", rich_help_panel="Embedded stack")
