@@ -3,7 +3,7 @@
 Data in and out
     ``k``       int from 1; chunks wanted
     ``mode``    "hybrid", "vector" (meaning) or "text" (words)
-    ``filter``  {column: value}; all of them must be equal
+    ``filter``  {column: value or {operator: value}}; docs/howto/search.md has the operators
     returns     frozen dataclasses, the best first; ``id`` is the source row's key, {"id": 7}
 
 Nothing here opens a connection or commits.  Give :func:`answer_pieces` a connection in

@@ -36,7 +36,7 @@ def search(
     ] = Mode.hybrid,
     filter: Annotated[
         str | None,
-        typer.Option("--filter", metavar="JSON", help="Columns that must have these values."),
+        typer.Option("--filter", metavar="JSON", help="Conditions over columns of the source."),
     ] = None,
     as_json: AsJson = False,
     url: DatabaseUrl = None,
@@ -51,6 +51,8 @@ def search(
       pgstack search handbook "reset a lost password"
       pgstack search blog "database backups" -k 3 --mode vector
       pgstack search blog backups --filter '{"author": "ada"}' --json
+      pgstack search shop lamp --filter '{"price": {"lt": 50}, "tags": {"contains": ["desk"]}}'
+      pgstack search shop lamp --filter '{"or": [{"sold": null}, {"sold": {"gte": "2026-01-01"}}]}'
     """
     from pgstack import search as library
     from pgstack import target
