@@ -250,7 +250,7 @@ as $$
   select
     r.id, s.name, r.label, r.vectorizer, r.model, r.mode, r.k, r.filter, r.options, r.doc_column,
     r.seed, case when r.finished_at is null then 'unfinished' else 'finished' end,
-    r.queries, t.searched, t.ms[1], t.ms[2], r.started_at, r.finished_at, r.config
+    r.queries, t.searched, round(t.ms[1]::numeric, 2), round(t.ms[2]::numeric, 2), r.started_at, r.finished_at, r.config
   from _pgstack.eval_run as r
   join _pgstack.eval_set as s on s.id = r.set_id
   cross join lateral (

@@ -395,7 +395,7 @@ def _print_summary(a: Run, b: Run, summary: list[Summary]) -> None:
                 f"{s.mean_a:.4f}",
                 f"{s.mean_b:.4f}",
                 _interval(s.difference, s.low, s.high, sign="+"),
-                _p(s.p_value),
+                p_value(s.p_value),
                 f"{s.wins}/{s.ties}/{s.losses}",
             )
             for s in summary
@@ -403,8 +403,9 @@ def _print_summary(a: Run, b: Run, summary: list[Summary]) -> None:
     )
 
 
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 else "< 0.001"
+def p_value(value: float, *, sign: str = "") -> str:
+    """Return a p-value as people write it."""
+    return f"{sign}{value:.4f}" if value >= 0.001 else "< 0.001"
 
 
 def _print_differences(metric: str, queries: list[Difference]) -> None:

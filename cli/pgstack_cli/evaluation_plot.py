@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+from pgstack_cli.evaluation import p_value
 from pgstack_cli.output import clean
 
 if TYPE_CHECKING:
@@ -64,16 +65,17 @@ def _heading(a: Run, b: Run, metric: str, summary: list[Summary]) -> list[str]:
     found = next((s for s in summary if s.metric == metric), None)
     parts = [
         _put(LEFT, 32, f"{metric} on {_cut(a.set, 60)}", "title"),
-        _put(LEFT, 54, f"a  run {a.run}: {_cut(a.name, 50)}", fill=LOSS),
-        _put(LEFT, 72, f"b  run {b.run}: {_cut(b.name, 50)}", fill=GAIN),
+        _put(LEFT, 54, f"a  run {a.run}: {_cut(a.name, 50)}", style=f"fill:{LOSS}"),
+        _put(LEFT, 72, f"b  run {b.run}: {_cut(b.name, 50)}", style=f"fill:{GAIN}"),
     ]
     if found is not None:
         right = WIDTH - RIGHT
         said = f"b - a = {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        counts = f"p = {found.p_value:.4f}; b better for {found.wins}, same for {found.ties}, "
+        chance = f"p {p_value(found.p_value, sign='= ')}"
+        counts = f"b better for {found.wins}, same for {found.ties}, worse for {found.losses}"
         parts += [
             _put(right, 54, said, "num"),
-            _put(right, 72, f"{counts}worse for {found.losses}", "num quiet"),
+            _put(right, 72, f"{chance}; {counts}", "num quiet"),
         ]
     return parts
 
@@ -169,7 +171,7 @@ def _line(row: Summary, y: float, reach: float, *, bold: bool) -> list[str]:
         f"{row.mean_b:.4f}",
         f"{row.difference:+.4f}",
         f"{row.low:+.4f} to {row.high:+.4f}",
-        f"{row.p_value:.4f}",
+        p_value(row.p_value),
     )
     weight = {"font_weight": "600"} if bold else {}
     parts = [_put(LEFT, y + 4, row.metric, **weight)]
@@ -180,7 +182,7 @@ def _line(row: Summary, y: float, reach: float, *, bold: bool) -> list[str]:
     ink = GAIN if row.low > 0 else LOSS if row.high < 0 else QUIET
     left, right, dot = (middle + half * value for value in (row.low, row.high, row.difference))
     parts += [
-        f'<path d="M{middle:g} {y - ROW / 2:g}v{ROW}" stroke="{RULE}"/>',
+        f'<path d="M{middle:g} {y - ROW / 2:g}v{ROW}" stroke="{QUIET}" stroke-dasharray="2 2"/>',
         f'<path d="M{left:.2f} {y:g}H{right:.2f}" stroke="{ink}" stroke-width="2"/>',
         f'<circle cx="{dot:.2f}" cy="{y:g}" r="4" fill="{ink}"/>',
     ]
