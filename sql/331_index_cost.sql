@@ -2,12 +2,11 @@
 -- Callers: 334_index_build.sql, 335_index_progress.sql, 336_index_advice.sql.
 -- Errors: none.
 
--- Measured by `make bench-index` on 2 cores of an Intel Xeon at 2.x GHz, PostgreSQL 17.10,
--- pgvector 0.8.2, vectorscale 0.9.0: 10,000 to 40,000 vectors of 384 and 1024 dimensions in 200
--- clusters, one process.  Building takes
+-- Measured by `make bench-index` (--alone) on 2 cores of an AMD EPYC, PostgreSQL 17.10, pgvector 0.8.2,
+-- vectorscale 0.9.0: 10,000 to 40,000 vectors of 384 and 1024 dimensions in 200 clusters.  Building takes
 --   rows * ln(rows) * (us_row + us_dimension * dimensions) microseconds
--- with the parameters named; a graph that does not fit in maintenance_work_mem, slow_factor
--- times as long when the memory is a third of it.  query_ms: ten chunks of 40,000, in memory.
+-- and slow_factor times as long without memory for the graph (in a third of it 2.3 times).
+-- query_ms: ten chunks of 40,000, in memory.
 -- How fast this machine is, its own builds tell: _pgstack.index_speed().
 create or replace function _pgstack.index_cost()
 returns table (
@@ -18,8 +17,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   values
-    ('hnsw', 'vector', 2::float8, 0.114::float8, 2.3::float8, 1::float8),
-    ('hnsw', 'halfvec', 5, 0.075, 2.3, 1),
+    ('hnsw', 'vector', 2::float8, 0.114::float8, 3::float8, 0.6::float8),
+    ('hnsw', 'halfvec', 5, 0.075, 3, 0.6),
     ('diskann', 'sbq', 330, 0, 1, 6);
 $$;
 
@@ -73,6 +72,43 @@ $$;
 comment on function _pgstack.index_memory_wanted(text, text, integer, jsonb, bigint) is
 'The maintenance_work_mem in bytes with which a vector index is built fast.';
 
+-- Setting index_memory.  An eighth of the cache is about a sixteenth of the machine.
+create or replace function _pgstack.index_memory_given(wanted bigint)
+returns bigint
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _setting text := _pgstack.setting_value('index_memory');
+begin
+  if _setting <> 'auto' then
+    return greatest(1048576, pg_size_bytes(_setting));
+  end if;
+  return greatest(
+    pg_size_bytes(current_setting('maintenance_work_mem')),
+    least(index_memory_given.wanted, pg_size_bytes(current_setting('effective_cache_size')) / 8)
+  );
+end;
+$$;
+
+comment on function _pgstack.index_memory_given(bigint) is
+'The maintenance_work_mem in bytes that a build gets which wants so much: setting index_memory; auto: what it wants, within an eighth of effective_cache_size, but what the server gives at least.';
+
+create or replace function _pgstack.index_slowness(method text, wanted bigint, given bigint)
+returns float8
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select 1 + (max(c.slow_factor) - 1)
+    * (1 - least(1, index_slowness.given::float8 / nullif(index_slowness.wanted, 0)))
+  from _pgstack.index_cost() as c where c.method = index_slowness.method;
+$$;
+
+comment on function _pgstack.index_slowness(text, bigint, bigint) is
+'How many times as long a build takes in less memory than it wants.';
+
 create or replace function _pgstack.index_work(
   method text, storage text, dimensions integer, parameters jsonb, rows bigint
 )
@@ -108,6 +144,12 @@ as $$
       row_number() over (partition by b.method order by b.id desc) as age,
       b.seconds / nullif(
         _pgstack.index_work(b.method, b.storage, b.dimensions, b.parameters, b.rows), 0
+      ) / coalesce(
+        _pgstack.index_slowness(
+          b.method,
+          _pgstack.index_memory_wanted(b.method, b.storage, b.dimensions, b.parameters, b.rows),
+          b.memory_bytes
+        ), 1
       ) as factor
     from _pgstack.index_build as b
     where b.state = 'done' and b.seconds > 0 and b.rows >= 10000
@@ -130,7 +172,15 @@ as $$
     * _pgstack.index_work(
       index_seconds.method, storage, dimensions, parameters, index_seconds.rows
     )
-  from _pgstack.index_speed(index_seconds.method) as s;
+    * _pgstack.index_slowness(
+      index_seconds.method, m.wanted, _pgstack.index_memory_given(m.wanted)
+    )
+  from _pgstack.index_speed(index_seconds.method) as s
+  cross join lateral (
+    select _pgstack.index_memory_wanted(
+      index_seconds.method, storage, dimensions, parameters, index_seconds.rows
+    ) as wanted
+  ) as m;
 $$;
 
 comment on function _pgstack.index_seconds(text, text, integer, jsonb, bigint) is

@@ -264,6 +264,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _attempts integer := case build.step when begin_index_step.step then build.attempts else 0 end + 1;
+  _rows bigint;
   _memory bigint;
 begin
   if _attempts > 5 then
@@ -276,7 +277,10 @@ begin
     retry_at = clock_timestamp()
   where b.id = build.id;
   if step = 'build' then
-    _memory := _pgstack.index_memory(build);
+    _rows := _pgstack.chunk_count(_pgstack.vectorizer_plan(build.vectorizer_id));
+    _memory := _pgstack.index_memory_given(_pgstack.index_memory_wanted(
+      build.method, build.storage, build.dimensions, build.parameters, _rows
+    ));
     perform set_config('maintenance_work_mem', format('%skB', _memory / 1024), false);
     -- Parallel workers share memory in /dev/shm, of which a container may have too little.
     if _attempts > 1 then
@@ -284,8 +288,7 @@ begin
     end if;
     update _pgstack.index_build as b
     set started_at = clock_timestamp(), pid = pg_backend_pid(), memory_bytes = _memory,
-      rows = _pgstack.chunk_count(_pgstack.vectorizer_plan(build.vectorizer_id)),
-      parallel_workers = current_setting('max_parallel_maintenance_workers')::integer
+      rows = _rows, parallel_workers = current_setting('max_parallel_maintenance_workers')::integer
     where b.id = build.id;
   end if;
   return statement;
@@ -294,35 +297,6 @@ $$;
 
 comment on function _pgstack.begin_index_step(_pgstack.index_build, text, text) is
 'Writes down that a step begins, gives the session the memory a build wants, and returns the statement; NULL: tried often enough.';
-
-create or replace function _pgstack.index_memory(build _pgstack.index_build)
-returns bigint
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _setting text := _pgstack.setting_value('index_memory');
-  _usual bigint := pg_size_bytes(current_setting('maintenance_work_mem'));
-begin
-  if _setting <> 'auto' then
-    return greatest(1048576, pg_size_bytes(_setting));
-  end if;
-  return greatest(
-    _usual,
-    least(
-      _pgstack.index_memory_wanted(
-        build.method, build.storage, build.dimensions, build.parameters,
-        _pgstack.chunk_count(_pgstack.vectorizer_plan(build.vectorizer_id))
-      ),
-      pg_size_bytes(current_setting('effective_cache_size')) / 8
-    )
-  );
-end;
-$$;
-
-comment on function _pgstack.index_memory(_pgstack.index_build) is
-'The maintenance_work_mem of a build, in bytes: setting index_memory; auto: what it wants, within an eighth of effective_cache_size, but what the server gives at least.';
 
 create or replace function _pgstack.end_index_build(id bigint, error text)
 returns text

@@ -139,6 +139,7 @@ declare
   _list_size text := current_setting('diskann.query_search_list_size', true);
   _stored boolean;
   _reached boolean := false;
+  _before float8 := 0;
 begin
   perform _pgstack.check_recall(recall.sample, recall.k, _target), _pgstack.check_reader(_plan);
   select x.* into _index from _pgstack.vector_index(_plan) as x;
@@ -188,7 +189,9 @@ begin
       values (_index.index, effort, _plan.id, recall.k, recall, recall_p5, p50_ms, p95_ms, queries, sampled);
     end if;
     return next;
-    exit when recall > 0.9995;
+    -- All is found, or what is still missing is lost in rounding to half the precision.
+    exit when recall > 0.9995 or (recall >= 0.99 and recall <= _before);
+    _before := recall;
   end loop;
   if _index.method = 'diskann' then
     perform
@@ -199,7 +202,7 @@ end;
 $$;
 
 comment on function pgstack.recall(text, integer, integer, float8) is
-'Compares what a vectorizer''s index finds with what there is, trying harder and harder, until it finds all. Called by the owner of pgstack, the result is kept, and searches ask no more of the index than target_recall takes; a new index is measured anew.
+'Compares what a vectorizer''s index finds with what there is, trying harder and harder, until it finds all or no more. Called by the owner of pgstack, the result is kept, and searches ask no more of the index than target_recall takes; a new index is measured anew.
 vectorizer: its name, or its source table''s. sample: how many vectors to ask with, 1 to 10000; each is compared with every chunk once. k: how many chunks to find, 1 to 500. target_recall: 0 to 1, default the setting.
 Returns effort (hnsw.ef_search; for DiskANN query_rescore, and query_search_list_size if more than 100), recall: the share of the k nearest that were found, recall_p5: of the worst twentieth of questions, the median and 95th percentile of a search by the index in ms, the median of an exact one, whether it is the least effort that reaches the target, and what it was measured with: the role''s own questions in the query cache, if there are 20, else chunks, and how many.
 Raises PS001 unknown vectorizer, PS007 bad argument, PS013 no vector index, PS014 not a reader.';

@@ -160,10 +160,8 @@ def _waited(conn: Connection, number: int) -> Build:
 
     with progress("building", unit="chunks") as advance:
         for now in indexes.follow(conn, number):
-            done = now.tuples_done
-            if done is None and now.percent is not None and now.tuples_total is not None:
-                done = round(now.percent / 100 * now.tuples_total)
-            advance(done or 0, now.tuples_total)
+            total = now.tuples_total
+            advance(now.tuples_done or round((now.percent or 0) / 100 * (total or 0)), total)
     return now
 
 
