@@ -31,16 +31,18 @@ comment on function _pgstack.content_columns(jsonb) is
 
 create or replace function _pgstack.target_relation(config jsonb, source text)
 returns text
-language sql immutable
+language plpgsql immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select case config -> 'destination' ->> 'implementation'
+begin
+  return case config -> 'destination' ->> 'implementation'
     when 'table' then format(
       '%I.%I', config -> 'destination' ->> 'target_schema', config -> 'destination' ->> 'target_table'
     )
     else target_relation.source
   end;
+end;
 $$;
 
 comment on function _pgstack.target_relation(jsonb, text) is
@@ -167,7 +169,7 @@ $$;
 comment on function _pgstack.vectorizer_plan(integer) is
 'The plan of a vectorizer, or NULL when it is gone.';
 
--- Like to_regclass(), which raises where the caller may not use the schema.
+-- to_regclass() raises where the caller may not use the schema.
 create or replace function _pgstack.find_relation(relation text)
 returns oid
 language plpgsql stable strict
@@ -175,14 +177,18 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _names text[] := parse_ident(find_relation.relation);
+  _names text[];
 begin
-  return (
-    select c.oid
-    from pg_namespace as n
-    join pg_class as c on c.relnamespace = n.oid
-    where n.nspname = _names[1] and c.relname = _names[2]
-  );
+  return to_regclass(find_relation.relation);
+exception
+  when insufficient_privilege then
+    _names := parse_ident(find_relation.relation);
+    return (
+      select c.oid
+      from pg_namespace as n
+      join pg_class as c on c.relnamespace = n.oid
+      where n.nspname = _names[1] and c.relname = _names[2]
+    );
 end;
 $$;
 
