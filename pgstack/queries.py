@@ -95,6 +95,15 @@ SEARCH: Final[LiteralString] = (
     "from pgstack.search(%(vectorizer)s::text, %(query)s::text, %(k)s::int, %(mode)s::text, "
     "%(filter)s::jsonb) order by rank"
 )
+SEARCH_EXPLAIN: Final[LiteralString] = (
+    "select step, what, detail, rows, ms from pgstack.explain_search("
+    "%(vectorizer)s::text, %(query)s::text, %(k)s::int, %(mode)s::text, %(filter)s::jsonb) "
+    "order by nr"
+)
+SEARCH_DOCUMENT: Final[LiteralString] = (
+    "select _pgstack.search_document(%(vectorizer)s::text, %(query)s::text, %(k)s::int, "
+    "%(mode)s::text, %(filter)s::jsonb)"
+)
 ASK: Final[LiteralString] = (
     "select answer, citations, model, duration "
     "from pgstack.ask(%(vectorizer)s::text, %(question)s::text, %(k)s::int, %(model)s::text)"

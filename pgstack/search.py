@@ -53,6 +53,17 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a search that is explained; ``ms`` in milliseconds."""
+
+    step: str
+    what: str
+    detail: str
+    rows: int | None
+    ms: float | None
+
+
+@dataclass(frozen=True)
 class Document:
     """What a row of a collection was read from."""
 
@@ -94,15 +105,43 @@ def search(
     filter: Mapping[str, Any] | None = None,
 ) -> list[Hit]:
     """Return up to ``k`` chunks that fit ``query``."""
-    params = {
-        "vectorizer": vectorizer,
-        "query": query,
-        "k": k,
-        "mode": mode,
-        "filter": None if filter is None else Jsonb(dict(filter)),
-    }
     with understood(), conn.cursor(row_factory=class_row(Hit)) as cur:
-        return cur.execute(queries.SEARCH, params).fetchall()
+        return cur.execute(
+            queries.SEARCH, _parameters(vectorizer, query, k, mode, filter)
+        ).fetchall()
+
+
+def explain(
+    conn: Connection,
+    vectorizer: str,
+    query: str,
+    *,
+    k: int = 10,
+    mode: str = "hybrid",
+    filter: Mapping[str, Any] | None = None,
+) -> list[Step]:
+    """Search, and return how it went, step by step."""
+    with understood(), conn.cursor(row_factory=class_row(Step)) as cur:
+        return cur.execute(
+            queries.SEARCH_EXPLAIN, _parameters(vectorizer, query, k, mode, filter)
+        ).fetchall()
+
+
+def explained(
+    conn: Connection,
+    vectorizer: str,
+    query: str,
+    *,
+    k: int = 10,
+    mode: str = "hybrid",
+    filter: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what :func:`explain` tells as one document, plans included."""
+    with understood():
+        document = _value(
+            conn, queries.SEARCH_DOCUMENT, _parameters(vectorizer, query, k, mode, filter)
+        )
+    return dict(document)
 
 
 def ask(
@@ -197,6 +236,18 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UsageError("the filter is no JSON object", hint="""--filter '{"status": "open"}'""")
     return value
+
+
+def _parameters(
+    vectorizer: str, query: str, k: int, mode: str, filter: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "vectorizer": vectorizer,
+        "query": query,
+        "k": k,
+        "mode": mode,
+        "filter": None if filter is None else Jsonb(dict(filter)),
+    }
 
 
 def _value(conn: psycopg.Connection[Any], query: Any, params: Mapping[str, Any]) -> Any:

@@ -27,7 +27,7 @@ end;
 $do$;
 
 comment on type _pgstack.search_request is
-'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 407_explain_run.sql is to note of each run; NULL: nothing.';
+'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 407_explain_run.sql is to note of each run, or share, when the weight of the vector branch is all that is asked; NULL: nothing.';
 comment on type _pgstack.hit is
 'A row of pgstack.search(), with its vector where a later step needs it.';
 
@@ -219,6 +219,7 @@ declare
   _pairs text := '';
   _vector text;
   _text text;
+  _with text;
   _stored text := case
     when request.with_vector then format(', r.%I as embedding', plan.embedding_column) else ''
   end;
@@ -244,6 +245,14 @@ begin
   if request.per = 'chunk' and request.mode <> 'hybrid' then
     return _pgstack.plain_statement(request, coalesce(_vector, _text), _keys, _pairs);
   end if;
+  _with := concat_ws(
+    ', ', _pgstack.ranked_branch('vector', _vector, _keys), _pgstack.ranked_branch('text', _text, _keys),
+    case request.mode when 'hybrid' then
+      'fusion as materialized (' || _pgstack.fusion_weight(plan, request) || ')' end
+  );
+  if request.explained = 'share' then
+    return format('with %s select w.share from fusion as w', _with);
+  end if;
   return format(
     $sql$
     with %1$s, fused as (%2$s), best as (%3$s)
@@ -252,12 +261,7 @@ begin
       b.vector_rank, b.vector_score, b.text_rank, b.text_score, b.more, %6$s as embedding
     from best as b
     $sql$,
-    concat_ws(
-      ', ', _pgstack.ranked_branch('vector', _vector, _keys), _pgstack.ranked_branch('text', _text, _keys),
-      case request.mode when 'hybrid' then
-        'fusion as materialized (' || _pgstack.fusion_weight(plan, request) || ')' end
-    ),
-    _pgstack.fused_hits(request, _keys), _pgstack.best_hits(request, _keys), _keys, _pairs,
+    _with, _pgstack.fused_hits(request, _keys), _pgstack.best_hits(request, _keys), _keys, _pairs,
     case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end
   );
 end;

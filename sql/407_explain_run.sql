@@ -70,6 +70,25 @@ $$;
 comment on function _pgstack.search_settings(text) is
 'The settings that a search is run with, as they are now. index_method: of the index it may use.';
 
+create or replace function _pgstack.recall_facts(index regclass, target_recall float8)
+returns jsonb
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return jsonb_build_object(
+    'target', coalesce(target_recall, _pgstack.setting_value('target_recall')::float8),
+    'measured', (
+      select max(r.recall) from _pgstack.index_recall as r where r.index = recall_facts.index
+    )
+  );
+end;
+$$;
+
+comment on function _pgstack.recall_facts(regclass, float8) is
+'The recall that an index is asked for, and the best that was measured of it; NULL: none was.';
+
 create or replace function _pgstack.is_guarded(plan _pgstack.vectorizer_plan)
 returns boolean
 language plpgsql stable
@@ -164,11 +183,14 @@ begin
       and n.path[: cardinality(f.path)] = f.path
   )
   select jsonb_build_object(
-    'candidates', t.rows,
-    'passed', f.rows,
-    'read', greatest(f.rows, (select sum(s.rows + s.removed) from scan as s)),
+    'candidates', t.rows::bigint,
+    'passed', f.rows::bigint,
+    'read', greatest(f.rows, (select sum(s.rows + s.removed) from scan as s))::bigint,
     'indexes', (
       select jsonb_agg(distinct n.node ->> 'Index Name') from n where n.node ? 'Index Name'
+    ),
+    'scans', (
+      select jsonb_agg(distinct format('%s on %s', s.type, s.node ->> 'Relation Name')) from scan as s
     ),
     'walked', (select min(s.node ->> 'Index Name') from scan as s where s.node ? 'Order By'),
     'blocks', (t.node ->> 'Shared Hit Blocks')::bigint + (t.node ->> 'Shared Read Blocks')::bigint,
@@ -183,7 +205,7 @@ end;
 $$;
 
 comment on function _pgstack.branch_facts(jsonb, text, text, boolean) is
-'What a plan says of a branch: candidates; read: chunks looked at, of which so many passed joins and conditions; indexes: all it used, walked: the one it followed by distance; blocks: of 8 kB, blocks_from_disk: those not in memory; ms.';
+'What a plan says of a branch: candidates; read: chunks looked at, of which so many passed joins and conditions; scans: how it read chunks or words; indexes: all it used, walked: the one it followed by distance; blocks: of 8 kB, blocks_from_disk: those not in memory; ms.';
 
 create or replace function _pgstack.run_facts(plan jsonb, mode text, guarded boolean)
 returns jsonb
@@ -194,9 +216,9 @@ as $$
 declare
   _vector jsonb := _pgstack.branch_facts(plan, mode, 'vector', guarded);
   _text jsonb := _pgstack.branch_facts(plan, mode, 'text', guarded);
-  _fused float8;
+  _fused bigint;
 begin
-  select n.rows into _fused
+  select n.rows::bigint into _fused
   from _pgstack.plan_nodes(plan, mode) as n
   where n.branch is null and n.node ->> 'Join Type' = 'Full'
   order by n.path
@@ -204,7 +226,7 @@ begin
   return jsonb_strip_nulls(jsonb_build_object(
     'vector', _vector, 'text', _text,
     'fused', _fused,
-    'overlap', (_vector ->> 'candidates')::float8 + (_text ->> 'candidates')::float8 - _fused,
+    'overlap', (_vector ->> 'candidates')::bigint + (_text ->> 'candidates')::bigint - _fused,
     'planning_ms', plan -> 0 -> 'Planning Time', 'execution_ms', plan -> 0 -> 'Execution Time',
     -- Without the digits of vectors.
     'plan', case when not guarded
@@ -228,11 +250,12 @@ as $$
 declare
   _filled text := format(E'%s\norder by rank', _pgstack.filled_statement(statement, request));
   _note jsonb := jsonb_build_object(
-    'request', to_jsonb(request) - array['embedding', 'explained'],
+    'request', jsonb_strip_nulls(to_jsonb(request) - array['embedding', 'explained']),
     'settings', _pgstack.search_settings(request.index_method),
     'began', extract(epoch from clock_timestamp())
   );
   _plan jsonb;
+  _share float8;
   _hits _pgstack.hit[] := '{}';
 begin
   if request.explained = 'sql' then
@@ -244,9 +267,19 @@ begin
       'ms', 1000 * (extract(epoch from clock_timestamp()) - (_note ->> 'began')::numeric),
       'hits', cardinality(_hits)
     );
+    if request.vector_route = 'index' then
+      _note := _note || jsonb_build_object(
+        'recall', _pgstack.recall_facts(request.index, request.target_recall)
+      );
+    end if;
     execute format('explain (analyze, buffers, format json) %s', _filled) into _plan;
+    if request.mode = 'hybrid' then
+      request.explained := 'share';
+      execute _pgstack.filled_statement(_pgstack.search_statement(plan, request), request)
+      into _share;
+    end if;
     _note := _note || _pgstack.run_facts(_plan, request.mode, _pgstack.is_guarded(plan))
-      || jsonb_build_object('ended', extract(epoch from clock_timestamp()));
+      || jsonb_build_object('share', _share, 'ended', extract(epoch from clock_timestamp()));
   end if;
   perform set_config(
     'pgstack.search_runs',

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import typer
 
 from pgstack_cli.options import AsJson, DatabaseUrl, Name
-from pgstack_cli.output import clean, duration, json_document, json_line, message, result
+from pgstack_cli.output import clean, duration, json_document, json_line, message, result, table
 
 if TYPE_CHECKING:
-    from pgstack.search import Answer, Citation, Document, Hit
+    from pgstack.search import Answer, Citation, Document, Hit, Step
 
 SNIPPET = 160  # characters
 
@@ -38,13 +38,16 @@ def search(
         str | None,
         typer.Option("--filter", metavar="JSON", help="Conditions over columns of the source."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell step by step how the search went.")
+    ] = False,
     as_json: AsJson = False,
     url: DatabaseUrl = None,
 ) -> None:
     """Print the chunks of NAME that fit QUERY, the best first.
 
     --json: one object a line: rank, id (the row's key), chunk_seq, chunk, score,
-    start_char, end_char.
+    start_char, end_char. With --explain: one document, plans included.
 
     \b
     Examples:
@@ -53,11 +56,20 @@ def search(
       pgstack search blog backups --filter '{"author": "ada"}' --json
       pgstack search shop lamp --filter '{"price": {"lt": 50}, "tags": {"contains": ["desk"]}}'
       pgstack search shop lamp --filter '{"or": [{"sold": null}, {"sold": {"gte": "2026-01-01"}}]}'
+      pgstack search blog "database backups" --explain
     """
     from pgstack import search as library
     from pgstack import target
 
     wanted = library.parse_filter(filter)
+    if explain:
+        with target.connect(url) as conn:
+            arguments: dict[str, Any] = {"k": k, "mode": mode.value, "filter": wanted}
+            if as_json:
+                json_document(library.explained(conn, name, query, **arguments))
+            else:
+                print_steps(library.explain(conn, name, query, **arguments))
+        return
     with target.connect(url) as conn:
         hits = library.search(conn, name, query, k=k, mode=mode.value, filter=wanted)
         found = {} if as_json else library.documents(conn, name, [hit.id for hit in hits])
@@ -68,6 +80,20 @@ def search(
             print_hit(hit, found)
     if not hits:
         message("nothing found")
+
+
+def print_steps(steps: list[Step]) -> None:
+    """Print how a search went, and what to know of it."""
+    told = [step for step in steps if step.step != "warning"]
+    table(
+        ["step", "what", "rows", "ms", "detail"],
+        [
+            (s.step, s.what, s.rows, None if s.ms is None else round(s.ms, 1), s.detail)
+            for s in told
+        ],
+    )
+    for step in steps[len(told) :]:
+        result(f"warning: {step.what}: {step.detail}")
 
 
 def print_hit(hit: Hit, found: dict[int, Document], *, indent: str = "") -> None:

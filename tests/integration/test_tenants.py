@@ -97,6 +97,7 @@ ATTACKS = {
     'filter => \'{{"not": {{"{content}": "x"}}}}\') as s',
     "table of words": "select r::text from {words} as r",
     "leaky condition on words": "select from {words} as r where bob.peek(r::text)",
+    "explained": "select s::text from pgstack.explain_search('{n}', 'number', k => 50) as s",
     "own words": "set local pgstack.text_config = 'bob.words'; "
     "select s::text from pgstack.search('{n}', 'number', mode => 'text') as s",
     "answer": "select a::text from pgstack.ask('{n}', 'Which number?', k => 20) as a",
