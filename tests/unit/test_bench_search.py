@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bench import _byhand, _corpora, _judged, _plans
+from bench import _byhand, _judged, _plans
 
 
 def test_ndcg_is_one_for_the_best_order_and_less_for_any_other() -> None:
@@ -50,13 +50,6 @@ def test_a_plan_reads_what_stands_anywhere_in_it() -> None:
         "Index Scan s_pkey",
     ]
     assert _plans.relations(plan) == {"t", "s"}
-
-
-def test_texts_that_share_rare_words_have_near_vectors() -> None:
-    texts = ["the red kangaroo", "a kangaroo, red", "the blue boat", "the boat is blue and the sea"]
-    vectors = _corpora.stand_in(texts * 3)
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
-    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.3
 
 
 def test_lexemes_are_quoted() -> None:
