@@ -1,7 +1,7 @@
 """Cases c and d of bench/search.py: how long searches take, what they find, how it grows.
 
 c   Vectors under an index, with filters that leave 50 %, 5 % and 0.5 % of the rows (a column with
-    an index), 1 and 4 clients.  Recall@10 is against all rows that the filter leaves, compared one
+    an index), 1 and 4 clients.  pgstack.recall() has looked at the index before.  Recall@10 is against all rows that the filter leaves, compared one
     by one.  The peer is the same search as SQL over the view with pgvector's and vectorscale's
     settings as they come.  For words and both together: the search without a filter.
 d   The same search on tables from 10,000 to 500,000 rows; the peer is the smallest.
@@ -10,6 +10,7 @@ d   The same search on tables from 10,000 to 500,000 rows; the peer is the small
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import LiteralString
 
@@ -57,6 +58,7 @@ def _searched(dsn: str, results: Results, corpus: Corpus, method: str, asked: in
         table = _tables.make(conn, corpus.name, corpus.texts, corpus.vectors, words=with_words)
         built = _tables.build_index(conn, table, method)
     results.note(f"{what}: built in {built.seconds:.0f} s, {built.size / 1e6:.0f} MB")
+    _set_effort(dsn, results, what, table, corpus)
     measured = {
         (share, clients): _vectors(dsn, results, what, table, corpus, share, clients, asked)
         for share in SHARES
@@ -68,6 +70,29 @@ def _searched(dsn: str, results: Results, corpus: Corpus, method: str, asked: in
             _other_mode(dsn, results, what, table, corpus, mode, asked)
     with connect(dsn, autocommit=True) as conn:
         _tables.drop(conn, table.name)
+
+
+def _set_effort(dsn: str, results: Results, what: str, table: Table, corpus: Corpus) -> None:
+    """Let pgstack.recall() find out how hard the index must try, with questions of its own."""
+    others = range(len(corpus.questions) - 100, len(corpus.questions))
+    before = _clients.search(dsn, ours(table, corpus, "vector", 1), others)
+    began = time.perf_counter()
+    with connect(dsn, autocommit=True) as conn:
+        _tables.know_vectors(conn)
+        conn.execute("delete from _pgstack.query_cache")
+        _tables.remember(
+            conn, [corpus.questions[i] for i in others], corpus.question_vectors[-100:]
+        )
+        tried = conn.execute(
+            "select effort, recall, chosen from pgstack.recall(%s)", (table.name,)
+        ).fetchall()
+    seconds = time.perf_counter() - began
+    effort, reached, chosen = next((row for row in tried if row[2]), tried[-1])
+    results.note(
+        f"{what}: recall@10 {recall(before, corpus, table, 1):.3f} unmeasured;"
+        f" pgstack.recall() took {seconds:.0f} s,"
+        f" {'chose' if chosen else 'tried as much as'} effort {effort}: {reached:.3f}"
+    )
 
 
 def ours(table: Table, corpus: Corpus, mode: str, share: float) -> Ask:
