@@ -1,9 +1,10 @@
 """Cases c and d of bench/search.py: how long searches take, what they find, how it grows.
 
 c   Vectors under an index, with filters that leave 50 %, 5 % and 0.5 % of the rows (a column with
-    an index), 1 and 4 clients.  pgstack.recall() has looked at the index before.  Recall@10 is against all rows that the filter leaves, compared one
-    by one.  The peer is the same search as SQL over the view with pgvector's and vectorscale's
-    settings as they come.  For words and both together: the search without a filter.
+    an index), 1 and 4 clients; pgstack.recall() has looked at the index before.  Recall@10 is
+    against all rows that the filter leaves, compared one by one.  The peer is the same search as
+    SQL over the view with pgvector's and vectorscale's settings as they come.  For words and both
+    together it is the search without a filter.
 d   The same search on tables from 10,000 to 500,000 rows; the peer is the smallest.
 """
 
