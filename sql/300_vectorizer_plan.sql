@@ -208,6 +208,11 @@ declare
 begin
   if _pgstack.find_relation(plan.source) is null then
     return format('the source table %s is gone', plan.source);
+  elsif (
+    -- A view's functions would run with the rights of the worker.
+    select c.relkind not in ('r', 'p') from pg_class as c where c.oid = _pgstack.find_relation(plan.source)
+  ) then
+    return format('the source %s is no table any more', plan.source);
   elsif _pgstack.find_relation(plan.target) is null then
     return format('the target table %s is gone', plan.target);
   elsif plan.has_table and plan.key_columns && array['start_char', 'end_char', 'digest']::name[] then

@@ -67,7 +67,7 @@ as $$
   where d.is_ours and e.how is not null
   union all
   select
-    case when d.proname = p.view_name || '_search'
+    case when starts_with(d.body, _pgstack.search_function_mark((p.plan).id))
       then _pgstack.audit_severity(_pgstack.source_access(p.plan, audit_functions.role))
       else 'wide' end,
     'function ' || d.oid::regprocedure,

@@ -6,6 +6,7 @@ What alice wrote says ``heirloom``; bob has rows of his own.  A kind of table is
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,8 @@ POLICY = (
 PLAIN = (
     "select ai.create_vectorizer('{t}'::regclass, name => '{n}', "
     "loading => ai.loading_column('body'), embedding => ai.embedding_ollama('all-minilm', 384), "
-    "destination => ai.destination_table('{n}_embedding'))"
+    "destination => ai.destination_table('{n}_embedding')); "
+    "select pgstack.create_search_function('{n}')"
 )
 
 SOURCES = {
@@ -169,6 +171,7 @@ class Estate:
         number = next(iter(found), (0,))[0]
         return {
             "id": str(number),
+            "key": self.key(name, self.alice, 1), "own_key": self.key(name, self.bob, 2),
             "words": f"ai._pgstack_words_{number}" if source.has_store else table,
             "n": name, "t": table, "a": self.alice, "b": self.bob, "schema": schema,
             "view": view, "store": f"{view}_store" if source.has_store else table,
@@ -176,6 +179,13 @@ class Estate:
             "embedding": "embedding", "content": source.content, "secret": SECRET,
             "keys": "'1', '3', '5'" if schema == "pgstack_collections" else "'a1', 'a2', 'a3'",
         }  # fmt: skip
+
+    def key(self, name: str, who: str, nr: int) -> str:
+        """The key of the first row of alice, nr 1, or of bob, 2, as JSON."""
+        if SOURCES[name].table.startswith("pgstack_collections"):
+            return str(nr)
+        key = {"tenant": who, "id": f"{'ab'[nr - 1]}1"}
+        return json.dumps(key if name == "partitioned" else key["id"])
 
     def tells(self, name: str, seen: str) -> bool:
         """Whether what somebody saw holds a text of alice's, or a vector."""

@@ -95,6 +95,12 @@ ATTACKS = {
     "filter => jsonb_build_object('{content}', jsonb_build_object('like', '%A %'))) as s",
     "filtered by what is not there": "select s::text from pgstack.search('{n}', 'number', k => 50, "
     'filter => \'{{"not": {{"{content}": "x"}}}}\') as s',
+    "typed": "select s::text from {view}_search('number', k => 9) as s",
+    "typed, by words": "select s::text from {view}_search('number', mode => 'text') as s",
+    "like a row of alice's": "select s::text from "
+    "pgstack.similar('{n}', '{key}'::jsonb, 50, per => 'chunk') as s",
+    "like a row of bob's": "select s::text from "
+    "pgstack.similar('{n}', '{own_key}'::jsonb, 50, per => 'chunk') as s",
     "table of words": "select r::text from {words} as r",
     "leaky condition on words": "select from {words} as r where bob.peek(r::text)",
     "explained": "select s::text from pgstack.explain_search('{n}', 'number', k => 50) as s",
@@ -354,3 +360,24 @@ def test_a_pooled_session_forgets_vectors_with_discard_all(estate: Estate) -> No
     row = estate.as_alice.execute(memo.encode()).fetchone()
     assert row is not None
     assert "[" not in (row[0] or "")
+
+
+def test_a_view_in_place_of_the_source_is_not_read(estate: Estate) -> None:
+    """Its functions are its owner's, and would run with the rights of the worker."""
+    owner = estate.owner
+    with owner.transaction(force_rollback=True):
+        owner.execute(
+            f"""
+            create table estate.swapped (id text primary key, body text);
+            alter table estate.swapped owner to {estate.bob};
+            select pgstack.create_vectorizer('estate.swapped', 'body', dimensions => 384);
+            insert into estate.swapped values ('a', 'b');
+            alter table estate.swapped rename to was;
+            create view estate.swapped as select id, body from estate.was where bob.peek(body);
+            alter view estate.swapped owner to {estate.bob};
+            """.encode()
+        )
+        claim = "select _pgstack.work_claim(gen_random_uuid(), null, '{}', '{}')"
+        assert "swapped" not in seen(owner, claim)
+        problem = "select last_error from pgstack.vectorizer_status where name = 'swapped'"
+        assert "no table any more" in seen(owner, problem)

@@ -154,10 +154,11 @@ PLANTS = {
         "public.outer_one", "select chunk from outer_one",
     ),
     "search function of the owner's rights": Plant(
-        "drop function letter_embedding_search; "
-        "create function letter_embedding_search(q text) returns setof text language sql "
-        "security definer as 'select chunk from public.letter_embedding_store'",
-        "function public.letter_embedding_search(text)", "select letter_embedding_search('x')",
+        "do $$ begin execute (select format('alter function %s security definer', "
+        "p.oid::regprocedure) from pg_proc as p where p.proname = 'letter_embedding_search'); "
+        "end $$",
+        "function public.letter_embedding_search(",
+        "select chunk from letter_embedding_search('heirloom', mode => 'text')",
     ),
     "function of ours of the owner's rights": Plant(
         "alter function _pgstack.vectorizer_errors() security definer; "
