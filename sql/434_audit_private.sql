@@ -51,6 +51,39 @@ $$;
 comment on function _pgstack.audit_role(oid) is
 'What a role''s attributes and memberships open.';
 
+-- Private tables in which each role has rows of its own, as PostgreSQL writes their policies.
+create or replace function _pgstack.own_rows_policies()
+returns table (relation oid, name text, condition text)
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid,
+    case when k.name = 'asker' then 'own_queries' else 'own_rows' end,
+    case k.name
+      when 'asker' then 'asker = CURRENT_USER'
+      when 'owner' then format(
+        'EXISTS (SELECT FROM pg_roles r WHERE r.rolname = %I.owner AND pg_has_role(r.oid, ''usage''))',
+        c.relname
+      )
+      when 'run_id' then 'run_id IN (SELECT r.id FROM _pgstack.eval_run r)'
+      else 'set_id IN (SELECT s.id FROM _pgstack.eval_set s)'
+    end
+  from pg_class as c
+  cross join lateral (
+    select a.attname as name
+    from pg_attribute as a
+    where a.attrelid = c.oid and a.attname in ('asker', 'owner', 'run_id', 'set_id')
+    order by a.attname
+    limit 1
+  ) as k
+  where c.relnamespace = '_pgstack'::regnamespace and c.relkind = 'r'
+    and (c.relname = 'query_cache' or c.relname like 'eval\_%');
+$$;
+
+comment on function _pgstack.own_rows_policies() is
+'The private tables that show each role its own rows, with the name and the condition of the policy that does it.';
+
 -- What everybody may read of the private tables; and what is bad, not merely wide, to read.
 create or replace function _pgstack.audit_private(role oid)
 returns table (severity text, object text, what text, how text, remedy text)
@@ -113,23 +146,25 @@ as $$
   cross join lateral _pgstack.access_summary(audit_private.role, c.oid, 'select', c.columns) as a
   where a.how is not null
   union all
-  select 'leak', c.called, 'vectors of the queries of others', a.how,
-    'drop policy if exists own_queries on _pgstack.query_cache; '
-    'create policy own_queries on _pgstack.query_cache using (asker = current_user); '
-    'alter table _pgstack.query_cache enable row level security;'
-    || coalesce((
-      select string_agg(format(' drop policy %I on _pgstack.query_cache;', p.name), '')
-      from _pgstack.loose_policies(audit_private.role, c.oid, 'asker = CURRENT_USER') as p
-      where p.name <> 'own_queries'
-    ), '')
+  select 'leak', c.called, 'rows of others', a.how,
+    format(
+      'drop policy if exists %1$I on %2$s; create policy %1$I on %2$s using (%3$s); '
+      'alter table %2$s enable row level security;',
+      o.name, c.called, o.condition
+    ) || coalesce(
+      (
+        select string_agg(format(' drop policy %I on %s;', p.name, c.called), '')
+        from _pgstack.loose_policies(audit_private.role, c.oid, o.condition) as p
+        where p.name <> o.name
+      ), ''
+    )
   from private as c
+  join _pgstack.own_rows_policies() as o on o.relation = c.oid
   cross join lateral _pgstack.access_summary(audit_private.role, c.oid, 'select', null) as a
-  where c.oid = '_pgstack.query_cache'::regclass and a.how is not null
+  where a.how is not null
     and (
       not c.relrowsecurity
-      or exists (
-        select from _pgstack.loose_policies(audit_private.role, c.oid, 'asker = CURRENT_USER')
-      )
+      or exists (select from _pgstack.loose_policies(audit_private.role, c.oid, o.condition))
     )
   union all
   select

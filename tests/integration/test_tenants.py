@@ -219,7 +219,7 @@ RELATIONS = """
 # Where the owner finds traces of alice's row, and of her question.
 TRACES = {
     "_pgstack.embedding_cache", "_pgstack.query_cache", "_pgstack.request", "_pgstack.vectorizer",
-    "_pgstack.work", "ai._vectorizer_errors",
+    "_pgstack.work", "ai._vectorizer_errors", "_pgstack.eval_query", "_pgstack.eval_result",
     "pgstack.vectorizer_errors", "pgstack.vectorizer_status",
 }  # fmt: skip
 
@@ -245,6 +245,14 @@ def traces(estate: Estate, models_url: str) -> Iterator[Estate]:
         "from ai.vectorizer as a where a.id = v.vectorizer_id and a.name = 'keyed'"
     )
     estate.as_alice.execute("select pgstack.embed('heirloom')")
+    estate.as_alice.execute(
+        "insert into _pgstack.eval_set (name) values ('hers');"
+        "insert into _pgstack.eval_query select id, 'q', 'heirloom' from _pgstack.eval_set;"
+        "insert into _pgstack.eval_run "
+        "  (set_id, vectorizer, mode, k, seed, config, judged, queries) "
+        "select id, 'keyed', 'text', 1, 1, '{}', '', 1 from _pgstack.eval_set;"
+        "insert into _pgstack.eval_result select id, 'q', 1, 'heirloom 1' from _pgstack.eval_run"
+    )
     row = owner.execute(
         "select left(pgstack.embed('heirloom')::text, 60), "
         "left(pgstack.embed('alone', null, 'document')::text, 60)"
@@ -255,6 +263,7 @@ def traces(estate: Estate, models_url: str) -> Iterator[Estate]:
         yield estate
     finally:
         models.clear()
+        estate.as_alice.execute("delete from _pgstack.eval_set")
         owner.execute("select pgstack.drop_vectorizer('keyed', drop_data => true)")
         owner.execute("drop table estate.keyed")
 

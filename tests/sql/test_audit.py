@@ -194,6 +194,18 @@ PLANTS = {
         "create policy more on _pgstack.query_cache using (true)", "_pgstack.query_cache",
         "select model from _pgstack.query_cache",
     ),
+    "judged queries of others": Plant(
+        "alter table _pgstack.eval_query disable row level security", "_pgstack.eval_query",
+        "select text from _pgstack.eval_query",
+    ),
+    "runs of others": Plant(
+        "alter policy own_rows on _pgstack.eval_run using (true)", "_pgstack.eval_run",
+        "select label from _pgstack.eval_run",
+    ),
+    "results of others": Plant(
+        "create policy more on _pgstack.eval_result using (true)", "_pgstack.eval_result",
+        "select doc_id from _pgstack.eval_result",
+    ),
     "embedding cache": Plant(
         "grant select on _pgstack.embedding_cache to {bob}", "_pgstack.embedding_cache",
         "select 'heirloom' from _pgstack.embedding_cache",
@@ -266,7 +278,13 @@ def roles(conn: Conn, drain: Callable[[], int], make_role: Callable[[str], str])
         "values ('embed', '{\"input\": \"heirloom\"}', 'alice', 1, now());"
         "insert into _pgstack.query_cache (asker, model, input_type, digest, embedding) "
         "values ('alice', 'heirloom', 'query', 'x', '[1]');"
-        "insert into _pgstack.embedding_cache (digest, embedding) values ('x', '[1]')"
+        "insert into _pgstack.embedding_cache (digest, embedding) values ('x', '[1]');"
+        "insert into _pgstack.eval_set (name) values ('of the owner');"
+        "insert into _pgstack.eval_query select id, 'q', 'heirloom' from _pgstack.eval_set;"
+        "insert into _pgstack.eval_run "
+        "  (set_id, label, vectorizer, mode, k, seed, config, judged, queries) "
+        "select id, 'heirloom', 'letter', 'text', 1, 1, '{}', '', 1 from _pgstack.eval_set;"
+        "insert into _pgstack.eval_result select id, 'q', 1, 'heirloom' from _pgstack.eval_run"
     )
     return roles
 
