@@ -67,7 +67,8 @@ begin
   if found then
     return;
   end if;
-  for _plan in select p.* from _pgstack.vectorizer_plan as p where not p.disabled order by p.id
+  -- In no order: one that fails every time does not keep the others waiting.
+  for _plan in select p.* from _pgstack.vectorizer_plan as p where not p.disabled order by random()
   loop
     continue when _pgstack.vectorizer_problem(_plan) is not null;
     name := _plan.name;

@@ -203,6 +203,29 @@ $$;
 comment on function _pgstack.words_table(integer) is
 'The name of the table that holds the words of a vectorizer''s chunks.';
 
+-- What stands before every chunk when it is embedded, a title say, is searched with it.
+create or replace function _pgstack.searched_text(plan _pgstack.vectorizer_plan)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _chunk text := case when plan.has_table then 'r.chunk' else format('r.%I::text', plan.content_column) end;
+  _others text;
+begin
+  select string_agg(
+    format('%s.%I::text', case when plan.has_table then 'k' else 'r' end, c.name), ', ' order by c.nr
+  ) into _others
+  from unnest(_pgstack.content_columns(plan.config)) with ordinality as c (name, nr)
+  where c.nr > 1;
+  return coalesce('concat_ws(E''\n'', ' || _others || ', ' || _chunk || ')', _chunk);
+end;
+$$;
+
+comment on function _pgstack.searched_text(_pgstack.vectorizer_plan) is
+'SQL for the text in which the words of a chunk r of the source row k are looked for.';
+
 -- --------------------------------------------------------------------- the table of words
 
 -- Its triggers run with the rights of the owner of the chunks: whoever deletes a source row
@@ -237,13 +260,14 @@ begin
   if tg_op <> 'DELETE' then
     insert into %1$s
     select %3$s, r.chunk_seq, w.words, _pgstack.word_count(w.words)
-    from new_rows as r
-    cross join lateral (select _pgstack.to_words(%4$L::regconfig, r.chunk) as words offset 0) as w;
+    from new_rows as r join %5$s as k on %6$s
+    cross join lateral (select _pgstack.to_words(%4$L::regconfig, %7$s) as words offset 0) as w;
   end if;
   return null;
 end;
       $body$,
-      _table, _row_match, 'r.' || array_to_string(array(select quote_ident(k.name) from unnest(plan.key_columns) as k (name)), ', r.'), config
+      _table, _row_match, 'r.' || array_to_string(array(select quote_ident(k.name) from unnest(plan.key_columns) as k (name)), ', r.'), config,
+      plan.source, plan.key_match, _pgstack.searched_text(plan)
     )
   );
   execute format('revoke all on function %s() from public', _table);
@@ -286,9 +310,11 @@ begin
   perform _pgstack.drop_words(build_words.id);
   execute format('lock table %s in share row exclusive mode', _plan.target);
   execute format(
-    'create table %s as select %s r.chunk_seq, w.words, _pgstack.word_count(w.words) as size from %s as r '
-    'cross join lateral (select _pgstack.to_words(%L::regconfig, r.chunk) as words offset 0) as w',
-    _table, _keys, _plan.target, _config
+    'create table %s as select %s r.chunk_seq, w.words, _pgstack.word_count(w.words) as size '
+    'from %s as r join %s as k on %s '
+    'cross join lateral (select _pgstack.to_words(%L::regconfig, %s) as words offset 0) as w',
+    _table, _keys, _plan.target, _plan.source, _plan.key_match, _config,
+    _pgstack.searched_text(_plan)
   );
   execute format('alter table %s add primary key (%s chunk_seq)', _table, _key_names);
   execute format('create index on %s using gin (words) with (gin_pending_list_limit = 1024)', _table);

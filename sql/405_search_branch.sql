@@ -169,9 +169,8 @@ begin
   end loop;
   return case
     when words.method is null then format(
-      '(select %s, _pgstack.to_words(%L::regconfig, r.%I::text) as words from %s offset 0) as w where true',
-      _pgstack.branch_columns(plan, ''), words.config,
-      case when plan.has_table then 'chunk' else plan.content_column end,
+      '(select %s, _pgstack.to_words(%L::regconfig, %s) as words from %s offset 0) as w where true',
+      _pgstack.branch_columns(plan, ''), words.config, _pgstack.searched_text(plan),
       _pgstack.branch_from(plan, 'all', condition)
     )
     when route = 'index' then format('%s as w where true', words.relation)

@@ -122,6 +122,26 @@ def test_a_deleted_row_is_not_found_before_the_worker_comes(
     assert found(conn, "zebra", 1) == [(39, pytest.approx(found(conn, "zebra", 1)[0][1]))]
 
 
+@pytest.mark.parametrize("destination", ["table", "column"])
+def test_a_title_is_searched_with_each_chunk(conn: Conn, drain: Drain, destination: str) -> None:
+    option = {"table": "", "column": ", embedding_column => 'embedding'"}[destination]
+    conn.execute("create table doc (id int primary key, title text, body text)")
+    conn.execute("insert into doc values (1, 'Bread', 'Bake it'), (2, null, 'Bread pudding')")
+    conn.execute(
+        "select pgstack.create_vectorizer('doc', array['title', 'body'], dimensions => 3"
+        f"{option})".encode()
+    )
+    drain()
+    assert {n for n, _ in found(conn, "bread")} == {1, 2}
+    if destination == "table":
+        conn.execute("select _pgstack.build_words(id) from ai.vectorizer where name = 'doc'")
+        assert {n for n, _ in found(conn, "bread")} == {1, 2}
+    conn.execute("update doc set title = 'Cake' where id = 1")
+    drain()
+    assert [n for n, _ in found(conn, "cake")] == [1]
+    assert [n for n, _ in found(conn, "bread")] == [2]
+
+
 def test_each_vectorizer_has_its_language(conn: Conn, make: Callable[..., int]) -> None:
     id = make(["Viele Häuser am See", "Ein Boot"], ", text_config => 'german'")
     assert [n for n, _ in found(conn, "Haus")] == [0]

@@ -20,10 +20,10 @@ _REPLACED = (
     "_pgstack.text_config()",
     "_pgstack.check_search(text, integer, text)",
     "pgstack.search(text, text, integer, text, jsonb)",
-    "pgstack.create_vectorizer(regclass, name[], text, text, integer, text, integer, integer, text, "
-    "name, name, text, boolean, boolean)",
-    "pgstack.create_vectorizer(regclass, name, text, text, integer, text, integer, integer, text, "
-    "name, name, text, boolean, boolean)",
+    "pgstack.create_vectorizer(regclass, name[], text, text, integer, text, integer, integer, "
+    "text, name, name, text, boolean, boolean)",
+    "pgstack.create_vectorizer(regclass, name, text, text, integer, text, integer, integer, "
+    "text, name, name, text, boolean, boolean)",
 )
 
 
