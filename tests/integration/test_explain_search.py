@@ -65,7 +65,7 @@ def test_it_tells_the_index_it_walked_and_how_hard(notes: Connection) -> None:
 def test_it_tells_whether_the_recall_was_measured(notes: Connection) -> None:
     before, _ = step(explain(notes, mode="vector"), "run 1", "vector branch")
     assert "for a recall of 0.95, assumed" in before
-    notes.execute("select * from pgstack.recall('note', sample => 5)")
+    notes.execute("select * from pgstack.recall('note', sample => 200)")
     options = {"mode": "vector", "target_recall": 0.9}
     after = explain(notes, **options)
     assert "for a recall of 0.9, measured" in step(after, "run 1", "vector branch")[0]
