@@ -140,8 +140,11 @@ begin
     'r.%I operator(%s.<@>) %2$s.to_bm25query($2, %L)',
     words.column_name, words.functions, words.relation
   );
+  -- pg_textsearch puts a function of its own, without its schema, in place of a score beside an
+  -- order by it, and does not look into a common table expression.
   return format(
-    'select %s, (-(%s))::float8 as score from %s%s order by %2$s limit $4',
+    'with h as materialized (select %s, (-(%s))::float8 as score from %s%s order by %2$s limit $4) '
+    'select h.* from h',
     _pgstack.branch_columns(plan, extras), _score,
     _pgstack.branch_from(plan, route, condition),
     case when route = 'index' then '' else format(' and %s < 0', _score) end

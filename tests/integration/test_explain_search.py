@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from pgstack.db import connect
-from tests.conftest import Server
+from tests.conftest import Server, need_extension
 from tests.integration.explaining import (
     Connection,
     Story,
@@ -136,6 +136,19 @@ def test_words_are_shown_as_they_are_looked_for(notes: Connection) -> None:
     assert "'zebra'" in detail
     assert "'number7'" in detail
     assert "_pgstack_words_1" in detail
+
+
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_an_index_of_words_is_told_of(notes: Connection, mode: str) -> None:
+    need_extension(notes, "pg_textsearch")
+    notes.execute(
+        "create index note_words on note_embedding_store using bm25 (chunk) "
+        "with (text_config = 'english'); analyze note_embedding_store"
+    )
+    story = explain(notes, mode=mode, k=5)
+    assert "public.note_words" in step(story, "words")[0]
+    assert "note_words" in step(story, "run 1", "text branch")[0]
+    assert set(ids(notes, mode="text", k=5)) <= set(range(1, 41))
 
 
 def test_steps_have_times_that_sum_up(notes: Connection) -> None:
