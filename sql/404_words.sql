@@ -420,11 +420,14 @@ declare
   _config regconfig := _pgstack.text_config(plan.id);
   _enough boolean;
 begin
-  if _method = 'none' or (_pgstack.words(plan, null)).method is not null then
-    return null;
+  -- Anybody may ask an index of pg_textsearch how many rows hold a word.
+  if _method = 'bm25' and (_pgstack.bm25_schema() is null or (
+    select c.relrowsecurity from pg_class as c where c.oid = plan.source::regclass
+  )) then
+    _method := 'tsvector';
   end if;
-  if _method = 'tsvector' and not plan.has_table
-    or _method = 'bm25' and _pgstack.bm25_schema() is null
+  if _method = 'none' or _method = 'tsvector' and not plan.has_table
+    or (_pgstack.words(plan, null)).method is not null
   then
     return null;
   end if;

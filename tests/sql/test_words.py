@@ -268,6 +268,9 @@ def test_pg_textsearch_serves_where_it_is_asked_for(conn: Conn, make: Callable[.
     make([f"apple {n}" for n in range(20)] + ["apple pear", "pear pear plum"])
     conn.execute("set local pgstack.text_index = 'bm25'")
     conn.execute("set local pgstack.text_index_min_rows = '3'")
+    conn.execute("alter table doc enable row level security")
+    assert "build_words" in str(due(conn))
+    conn.execute("alter table doc disable row level security")
     statement = due(conn)
     assert statement is not None
     conn.execute(statement.replace("concurrently ", "").encode())
