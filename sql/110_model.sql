@@ -40,6 +40,31 @@ $$;
 comment on function _pgstack.query_cache_put(_pgstack.request) is
 'Remembers the vector of a query text for the role that asked.';
 
+create or replace function _pgstack.remembered_vector(input text, model text, input_type text)
+returns @extschema:vector@.vector
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _vector @extschema:vector@.vector;
+begin
+  if _pgstack.setting_value('query_cache') = 'on' then
+    select c.embedding into _vector
+    from _pgstack.query_cache as c
+    where c.asker = current_user and c.model = remembered_vector.model
+      and c.input_type = remembered_vector.input_type
+      and c.digest = _pgstack.text_digest(remembered_vector.input);
+  end if;
+  -- For pgstack.explain_search().
+  perform set_config('pgstack.vector_from', case when _vector is null then 'model' else 'cache' end, false);
+  return _vector;
+end;
+$$;
+
+comment on function _pgstack.remembered_vector(text, text, text) is
+'The vector of a text that this role asked for before; NULL when it is not remembered.';
+
 -- The vector of one text: remembered, or from a worker.
 create or replace function _pgstack.embed_uncached(input text, model text, input_type text)
 returns @extschema:vector@.vector
@@ -48,24 +73,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _remember boolean := _pgstack.setting_value('query_cache') = 'on';
-  _vector @extschema:vector@.vector;
+  _vector @extschema:vector@.vector := _pgstack.remembered_vector(
+    embed_uncached.input, embed_uncached.model, embed_uncached.input_type
+  );
 begin
-  if _remember then
-    select c.embedding into _vector
-    from _pgstack.query_cache as c
-    where c.asker = current_user and c.model = embed_uncached.model
-      and c.input_type = embed_uncached.input_type
-      and c.digest = _pgstack.text_digest(embed_uncached.input);
-  end if;
-  -- For pgstack.explain_search().
-  perform set_config('pgstack.vector_from', case when _vector is null then 'model' else 'cache' end, false);
   if _vector is null then
     _vector := (_pgstack.ask_worker('embed', jsonb_build_object(
       'model', embed_uncached.model,
       'input', jsonb_build_array(embed_uncached.input),
       'input_type', embed_uncached.input_type,
-      'remember', _remember
+      'remember', _pgstack.setting_value('query_cache') = 'on'
     ))).embeddings[1]::@extschema:vector@.vector;
   end if;
   return _vector;

@@ -13,7 +13,11 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return _pgstack.check_query_vector(plan, pgstack.embed(embed_query.query, plan.model));
+  -- embed() keeps vectors for the length of a statement, which takes longer than to look one up.
+  return _pgstack.check_query_vector(plan, coalesce(
+    _pgstack.remembered_vector(embed_query.query, plan.model, 'query'),
+    pgstack.embed(embed_query.query, plan.model)
+  ));
 end;
 $$;
 
