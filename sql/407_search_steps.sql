@@ -12,8 +12,9 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform _pgstack.require('diversity', diversity);
-  perform _pgstack.check_range('diversity', diversity, 0, 1);
+  if diversity is null or diversity not between 0 and 1 then
+    perform _pgstack.refuse('diversity', diversity::text, '0 to 1');
+  end if;
   if diversity = 0 and rerank is null then
     return request;
   end if;

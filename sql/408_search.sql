@@ -51,43 +51,26 @@ comment on function _pgstack.check_query_vector(_pgstack.vectorizer_plan, @extsc
 
 -- ----------------------------------------------------------------------------- request
 
-create or replace function _pgstack.check_choice(argument text, value text, variadic choices text[])
+create or replace function _pgstack.refuse(argument text, value text, allowed text)
 returns void
 language plpgsql immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if check_choice.value is null or check_choice.value <> all (choices) then
-    raise exception '% cannot be "%"', argument, coalesce(check_choice.value, 'NULL')
-      using errcode = 'PS007', hint = format('Use %s.', array_to_string(choices, ' or '));
-  end if;
+  raise exception '% %', argument, case
+    when refuse.value is null then 'must not be null'
+    when refuse.value ~ '^[-0-9.]+$' then 'cannot be ' || refuse.value
+    else format('cannot be "%s"', refuse.value)
+  end
+    using errcode = 'PS007', hint = format('Pass %s.', allowed);
 end;
 $$;
 
-comment on function _pgstack.check_choice(text, text, text[]) is
-'Raises PS007 for a value that is none of the choices.';
+comment on function _pgstack.refuse(text, text, text) is
+'Raises PS007 for a value that an argument cannot have.';
 
-create or replace function _pgstack.check_range(
-  argument text, value float8, lowest float8, highest float8
-)
-returns void
-language plpgsql immutable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not coalesce(check_range.value between check_range.lowest and check_range.highest, true) then
-    raise exception '% cannot be %', argument, check_range.value
-      using errcode = 'PS007',
-      hint = format('Pass a value from %s to %s.', check_range.lowest, check_range.highest);
-  end if;
-end;
-$$;
-
-comment on function _pgstack.check_range(text, float8, float8, float8) is
-'Raises PS007 for a value below lowest or above highest; NULL passes.';
-
+-- Conditions of its own for each argument: at every search, and a call takes longer than they.
 create or replace function _pgstack.check_search(request _pgstack.search_request)
 returns void
 language plpgsql immutable
@@ -95,21 +78,39 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform _pgstack.require('k', request.k);
-  perform _pgstack.check_range('k', request.k, 1, 1000);
-  perform _pgstack.check_choice('mode', request.mode, 'vector', 'text', 'hybrid');
-  perform _pgstack.check_choice('per', request.per, 'chunk', 'row');
-  perform _pgstack.check_choice('fusion', request.fusion, 'rrf', 'convex');
-  perform _pgstack.check_range('vector_weight', request.vector_weight, 0, 1);
-  perform _pgstack.check_range('rrf_k', request.rrf_k, 0, 10000);
-  perform _pgstack.check_range('depth', request.depth, 1, 10000);
-  perform _pgstack.check_range('target_recall', request.target_recall, 0, 1);
-  if request.mode <> 'vector' or request.embedding is null then
-    perform _pgstack.require('query', request.query);
-    if request.query !~ '\S' then
-      raise exception 'there is nothing to search for in an empty text'
-        using errcode = 'PS007', hint = 'Pass some words.';
-    end if;
+  if request.k is null or request.k not between 1 and 1000 then
+    perform _pgstack.refuse('k', request.k::text, '1 to 1000');
+  end if;
+  if request.mode is null or request.mode not in ('vector', 'text', 'hybrid') then
+    perform _pgstack.refuse('mode', request.mode, 'vector, text or hybrid');
+  end if;
+  if request.per is null or request.per not in ('chunk', 'row') then
+    perform _pgstack.refuse('per', request.per, 'chunk or row');
+  end if;
+  if request.fusion is null or request.fusion not in ('convex', 'rrf') then
+    perform _pgstack.refuse('fusion', request.fusion, 'convex or rrf');
+  end if;
+  if request.vector_weight not between 0 and 1 then
+    perform _pgstack.refuse('vector_weight', request.vector_weight::text, '0 to 1');
+  end if;
+  if request.rrf_k not between 0 and 10000 then
+    perform _pgstack.refuse('rrf_k', request.rrf_k::text, '0 to 10000');
+  end if;
+  if request.depth not between 1 and 10000 then
+    perform _pgstack.refuse('depth', request.depth::text, '1 to 10000');
+  end if;
+  if request.target_recall not between 0 and 1 then
+    perform _pgstack.refuse('target_recall', request.target_recall::text, '0 to 1');
+  end if;
+  if request.mode = 'vector' and request.embedding is not null then
+    return;
+  end if;
+  if request.query is null then
+    perform _pgstack.refuse('query', null, 'what to look for, in plain words');
+  end if;
+  if request.query !~ '\S' then
+    raise exception 'there is nothing to search for in an empty text'
+      using errcode = 'PS007', hint = 'Pass some words.';
   end if;
 end;
 $$;
