@@ -17,13 +17,42 @@ begin
       type_name text,      -- pg_catalog.int4
       array_type oid,      -- of arrays of it; NULL: there are none
       kind text,           -- array, range, enum, record, jsonb or scalar
-      part oid             -- of an array its elements, of a range its bounds
+      part oid,            -- of an array its elements, of a range its bounds
+      label_operator text  -- && of a vector index that holds the column; NULL: none does
     );
   end if;
 end;
 $do$;
 
 comment on type _pgstack.filter_column is 'A column that a filter names, and what its values are.';
+
+-- A DiskANN index may hold labels beside the vectors; only an operator of vectorscale's own
+-- makes it leave out other rows while it walks.
+create or replace function _pgstack.label_operator(source oid, attnum smallint)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select format('operator(%I.%s)', n.nspname, o.oprname)
+    from pg_index as i
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_am as m on m.oid = c.relam and m.amname = 'diskann'
+    join pg_opclass as p on p.oid = i.indclass[1]
+    join pg_amop as a on a.amopfamily = p.opcfamily
+    join pg_operator as o on o.oid = a.amopopr and o.oprleft = 'smallint[]'::regtype
+    join pg_namespace as n on n.oid = o.oprnamespace
+    where i.indrelid = label_operator.source and i.indisvalid
+      and i.indnkeyatts = 2 and i.indkey[1] = label_operator.attnum
+    limit 1
+  );
+end;
+$$;
+
+comment on function _pgstack.label_operator(oid, smallint) is
+'The operator by which a vector index of a table filters labels, ready for SQL; NULL when none holds that column.';
 
 -- A key in double quotes is a column whatever it says: how one called or, and, not is named.
 create or replace function _pgstack.filter_column(source oid, name text, alias text)
@@ -54,6 +83,9 @@ begin
         _attribute.attname, filter_column.source::regclass, current_user);
   end if;
   _column := _pgstack.filter_type(_attribute.atttypid);
+  if _attribute.atttypid = 'smallint[]'::regtype then
+    _column.label_operator := _pgstack.label_operator(filter_column.source, _attribute.attnum);
+  end if;
   _column.name := _attribute.attname;
   _column.reference := format('%I.%I', filter_column.alias, _attribute.attname);
   if _column.type <> _attribute.atttypid then

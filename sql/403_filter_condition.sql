@@ -143,7 +143,10 @@ begin
   elsif filter_test.operator = 'contains' then
     return _pgstack.filter_contains(field, value);
   elsif filter_test.operator = 'overlaps' and field.kind in ('array', 'range') then
-    return format('%s operator(pg_catalog.&&) %s', field.reference, _pgstack.filter_literal(field, value));
+    return format(
+      '%s %s %s', field.reference, coalesce(field.label_operator, 'operator(pg_catalog.&&)'),
+      _pgstack.filter_literal(field, value)
+    );
   elsif filter_test.operator = 'has_key' and field.kind = 'jsonb' then
     return format('%s operator(pg_catalog.?) %L::pg_catalog.text', field.reference, value #>> '{}');
   elsif filter_test.operator in ('prefix', 'like', 'ilike') then
