@@ -90,19 +90,31 @@ RECALL: Final[LiteralString] = (
 )
 
 # Search and answers.
+_SEARCH_ARGUMENTS: Final[LiteralString] = (
+    "(%(vectorizer)s::text, %(query)s::text, k => %(k)s::int, mode => %(mode)s::text, "
+    "filter => %(filter)s::jsonb, per => %(per)s::text, fusion => %(fusion)s::text, "
+    "vector_weight => %(vector_weight)s::float8, rrf_k => %(rrf_k)s::int, "
+    "depth => %(depth)s::int, diversity => %(diversity)s::float8, rerank => %(rerank)s::text, "
+    "target_recall => %(target_recall)s::float8) "
+)
+_HIT: Final[LiteralString] = (
+    "rank, id, chunk_seq, chunk, score, start_char, end_char, vector_rank, vector_score, "
+    "text_rank, text_score, more "
+)
+# All parts are constants.
 SEARCH: Final[LiteralString] = (
-    "select rank, id, chunk_seq, chunk, score, start_char, end_char "
-    "from pgstack.search(%(vectorizer)s::text, %(query)s::text, %(k)s::int, %(mode)s::text, "
-    "%(filter)s::jsonb) order by rank"
+    "select " + _HIT + "from pgstack.search" + _SEARCH_ARGUMENTS + "order by rank"
 )
 SEARCH_EXPLAIN: Final[LiteralString] = (
-    "select step, what, detail, rows, ms from pgstack.explain_search("
-    "%(vectorizer)s::text, %(query)s::text, %(k)s::int, %(mode)s::text, %(filter)s::jsonb) "
-    "order by nr"
+    "select step, what, detail, rows, ms from pgstack.explain_search"  # noqa: S608
+    + _SEARCH_ARGUMENTS
+    + "order by nr"
 )
-SEARCH_DOCUMENT: Final[LiteralString] = (
-    "select _pgstack.search_document(%(vectorizer)s::text, %(query)s::text, %(k)s::int, "
-    "%(mode)s::text, %(filter)s::jsonb)"
+SEARCH_DOCUMENT: Final[LiteralString] = "select _pgstack.search_document" + _SEARCH_ARGUMENTS
+SIMILAR: Final[LiteralString] = (
+    "select " + _HIT + "from pgstack.similar(%(vectorizer)s::text, %(key)s::text, k => %(k)s::int, "
+    "filter => %(filter)s::jsonb, per => %(per)s::text, diversity => %(diversity)s::float8, "
+    "target_recall => %(target_recall)s::float8) order by rank"
 )
 ASK: Final[LiteralString] = (
     "select answer, citations, model, duration "

@@ -1,10 +1,13 @@
 """Search, and answers with citations, over one vectorizer.
 
 Data in and out
-    ``k``       int from 1; chunks wanted
+    ``k``       int from 1; rows wanted
     ``mode``    "hybrid", "vector" (meaning) or "text" (words)
     ``filter``  {column: value or {operator: value}}; docs/howto/search.md has the operators
+    ``per``     "chunk", or "row": the best chunk of each source row
     returns     frozen dataclasses, the best first; ``id`` is the source row's key, {"id": 7}
+
+:class:`Options` are those of pgstack.search(), whose comment tells of them.
 
 Nothing here opens a connection or commits.  Give :func:`answer_pieces` a connection in
 autocommit mode: no transaction should stay open while a model talks.
@@ -22,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final, TypedDict, Unpack
 
 import psycopg
 from psycopg import sql
@@ -50,6 +53,14 @@ class Hit:
     score: float
     start_char: int | None
     end_char: int | None
+    vector_rank: int | None
+    """Its place by meaning alone, and its cosine similarity; None: not found by meaning."""
+    vector_score: float | None
+    text_rank: int | None
+    """Its place by words alone, and its BM25; None: not found by words."""
+    text_score: float | None
+    more: list[dict[str, Any]] | None
+    """Per row: other chunks of the row, each with chunk_seq, score, start_char, end_char."""
 
 
 @dataclass(frozen=True)
@@ -95,53 +106,88 @@ class Answer:
     duration: timedelta
 
 
-def search(
-    conn: Connection,
-    vectorizer: str,
-    query: str,
-    *,
-    k: int = 10,
-    mode: str = "hybrid",
-    filter: Mapping[str, Any] | None = None,
-) -> list[Hit]:
-    """Return up to ``k`` chunks that fit ``query``."""
+class Options(TypedDict, total=False):
+    """How to search: what is not given is as SQL has it."""
+
+    k: int
+    mode: str
+    filter: Mapping[str, Any] | None
+    per: str
+    fusion: str
+    vector_weight: float | None
+    rrf_k: int | None
+    depth: int | None
+    diversity: float
+    rerank: str | None
+    target_recall: float | None
+
+
+DEFAULTS: Final[Options] = {
+    "k": 10,
+    "mode": "hybrid",
+    "filter": None,
+    "per": "chunk",
+    "fusion": "convex",
+    "vector_weight": None,
+    "rrf_k": None,
+    "depth": None,
+    "diversity": 0,
+    "rerank": None,
+    "target_recall": None,
+}
+
+
+def search(conn: Connection, vectorizer: str, query: str, **options: Unpack[Options]) -> list[Hit]:
+    """Return up to ``k`` chunks, or rows, that fit ``query``."""
     with understood(), conn.cursor(row_factory=class_row(Hit)) as cur:
-        return cur.execute(
-            queries.SEARCH, _parameters(vectorizer, query, k, mode, filter)
-        ).fetchall()
+        return cur.execute(queries.SEARCH, _parameters(vectorizer, query, options)).fetchall()
 
 
 def explain(
-    conn: Connection,
-    vectorizer: str,
-    query: str,
-    *,
-    k: int = 10,
-    mode: str = "hybrid",
-    filter: Mapping[str, Any] | None = None,
+    conn: Connection, vectorizer: str, query: str, **options: Unpack[Options]
 ) -> list[Step]:
     """Search, and return how it went, step by step."""
     with understood(), conn.cursor(row_factory=class_row(Step)) as cur:
         return cur.execute(
-            queries.SEARCH_EXPLAIN, _parameters(vectorizer, query, k, mode, filter)
+            queries.SEARCH_EXPLAIN, _parameters(vectorizer, query, options)
         ).fetchall()
 
 
 def explained(
-    conn: Connection,
-    vectorizer: str,
-    query: str,
-    *,
-    k: int = 10,
-    mode: str = "hybrid",
-    filter: Mapping[str, Any] | None = None,
+    conn: Connection, vectorizer: str, query: str, **options: Unpack[Options]
 ) -> dict[str, Any]:
     """Return what :func:`explain` tells as one document, plans included."""
     with understood():
-        document = _value(
-            conn, queries.SEARCH_DOCUMENT, _parameters(vectorizer, query, k, mode, filter)
-        )
+        document = _value(conn, queries.SEARCH_DOCUMENT, _parameters(vectorizer, query, options))
     return dict(document)
+
+
+def similar(
+    conn: Connection,
+    vectorizer: str,
+    key: object,
+    *,
+    k: int = 10,
+    filter: Mapping[str, Any] | None = None,
+    per: str = "row",
+    diversity: float = 0,
+    target_recall: float | None = None,
+) -> list[Hit]:
+    """Return up to ``k`` rows, or chunks, like the row that ``key`` names.
+
+    ``key`` is the row's ``id`` in a :class:`Hit`, or, of a key of one column, its value.
+    """
+    params = {
+        "vectorizer": vectorizer,
+        "key": json.dumps(dict(key), default=str) if isinstance(key, Mapping) else str(key),
+        "k": k,
+        "filter": _json(filter),
+        "per": per,
+        "diversity": diversity,
+        "target_recall": target_recall,
+    }
+    with understood(), conn.cursor(row_factory=class_row(Hit)) as cur:
+        return cur.execute(queries.SIMILAR, params).fetchall()
 
 
 def ask(
@@ -238,16 +284,13 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-def _parameters(
-    vectorizer: str, query: str, k: int, mode: str, filter: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    return {
-        "vectorizer": vectorizer,
-        "query": query,
-        "k": k,
-        "mode": mode,
-        "filter": None if filter is None else Jsonb(dict(filter)),
-    }
+def _parameters(vectorizer: str, query: str, options: Options) -> dict[str, Any]:
+    given = {**DEFAULTS, **options, "vectorizer": vectorizer, "query": query}
+    return {**given, "filter": _json(options.get("filter"))}
+
+
+def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
+    return None if value is None else Jsonb(dict(value))
 
 
 def _value(conn: psycopg.Connection[Any], query: Any, params: Mapping[str, Any]) -> Any:

@@ -25,7 +25,7 @@ begin
     request.rows := greatest(request.rows, 20);
   end if;
   if diversity > 0 then
-    request.rows := greatest(4 * request.k, 50);
+    request.rows := greatest(request.rows, 50, least(4 * request.k, 500));
   end if;
   return request;
 end;
@@ -103,7 +103,6 @@ begin
   for _nr in 1 .. least(diversify.k, cardinality(_vectors)) loop
     select c.nr into _next
     from unnest(_relevance, _most_alike) with ordinality as c (relevance, alike, nr)
-    where c.nr <> all (_order)
     order by (1 - diversify.diversity) * c.relevance - diversify.diversity * c.alike desc, c.nr
     limit 1;
     _order := _order || _next;
@@ -114,6 +113,8 @@ begin
       from unnest(_most_alike, _alike) with ordinality as u (most, cosine, nr)
       order by u.nr
     );
+    -- Not again.
+    _most_alike[_next] := 'Infinity';
   end loop;
   return array(
     select h.hit
@@ -185,6 +186,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _chunks text[] := array(select h.chunk from unnest(hits[1:20]) as h);
+  _model text := _pgstack.model_name(rerank.model, 'generation_model');
   _answer text;
   _order integer[];
 begin
@@ -192,7 +194,7 @@ begin
     return hits;
   end if;
   _answer := (
-    _pgstack.ask_worker('chat', _pgstack.rerank_payload(_chunks, rerank.query, rerank.model))
+    _pgstack.ask_worker('chat', _pgstack.rerank_payload(_chunks, rerank.query, _model))
   ).answer -> 'message' ->> 'content';
   _order := _pgstack.rerank_order(_answer, cardinality(_chunks));
   return array(
@@ -207,7 +209,8 @@ $$;
 comment on function _pgstack.rerank(_pgstack.hit[], text, text) is
 'Rows, the first 20 in the order of a generation model. Raises what pgstack.chat() raises.';
 
--- Passages are cut: a small model reads 20 whole ones for a minute, and forgets the first.
+-- Passages are cut: a small model reads 20 whole ones for a minute, and forgets the first.  It is
+-- held to an array: inside an object it may write blanks for ever.
 create or replace function _pgstack.rerank_payload(chunks text[], query text, model text)
 returns jsonb
 language plpgsql immutable
@@ -218,41 +221,34 @@ declare
   _count integer := cardinality(chunks);
 begin
   return jsonb_build_object(
-    'model', _pgstack.model_name(rerank_payload.model, 'generation_model'),
+    'model', rerank_payload.model,
     'messages', jsonb_build_array(
       jsonb_build_object(
         'role', 'system',
         'content',
-        'You put search results in order. Write the numbers of all passages, '
-        'those first that answer the query best.'
+        'You put search results in order. Write the numbers of the passages, '
+        'those first that answer the query best. Answer with a JSON array of numbers.'
       ),
       jsonb_build_object(
         'role', 'user',
         'content', format(
-          E'Query: %s\n\nPassages:\n\n%s\n\nQuery: %s',
+          E'Query: %s\n\nPassages:\n\n%s\n\nQuery: %1$s',
           rerank_payload.query,
           (
             select string_agg(
-              format('[%s] %s', c.nr, left(regexp_replace(c.chunk, '\s+', ' ', 'g'), 400)),
+              format('[%s] %s', c.nr, left(regexp_replace(c.chunk, '\s+', ' ', 'g'), 300)),
               E'\n\n' order by c.nr
             )
             from unnest(chunks) with ordinality as c (chunk, nr)
-          ),
-          rerank_payload.query
+          )
         )
       )
     ),
     'format', jsonb_build_object(
-      'type', 'object',
-      'properties', jsonb_build_object(
-        'order', jsonb_build_object(
-          'type', 'array', 'maxItems', _count,
-          'items', jsonb_build_object('enum', to_jsonb(array(select generate_series(1, _count))))
-        )
-      ),
-      'required', jsonb_build_array('order')
+      'type', 'array', 'minItems', 1, 'maxItems', _count,
+      'items', jsonb_build_object('enum', to_jsonb(array(select generate_series(1, _count))))
     ),
-    'options', jsonb_build_object('temperature', 0)
+    'options', jsonb_build_object('temperature', 0, 'num_predict', 6 * _count + 20)
   );
 end;
 $$;
@@ -260,8 +256,8 @@ $$;
 comment on function _pgstack.rerank_payload(text[], text, text) is
 'The request that asks a model for the order of passages, as Ollama''s /api/chat takes it.';
 
--- Whatever it wrote: the first mention of each number counts, and what is not named, or
--- named a second time, keeps its order behind.
+-- Whatever it wrote, or began to: from the first bracket on, the first mention of each number
+-- counts.  What is not named keeps its order behind.
 create or replace function _pgstack.rerank_order(answer text, total integer)
 returns integer[]
 language plpgsql immutable
@@ -273,8 +269,9 @@ begin
     select n.number
     from (
       select m.parts[1]::integer as number, m.nr
-      from regexp_matches(coalesce(rerank_order.answer, ''), '(?<![\w.-])(\d{1,4})(?![\w])(?!\.\d)', 'g')
-        with ordinality as m (parts, nr)
+      from regexp_matches(
+        substring(rerank_order.answer from '\[.*'), '(?<![\w.-])(\d{1,4})(?![\w])(?!\.\d)', 'g'
+      ) with ordinality as m (parts, nr)
       union all
       select g.number, 100000 + g.number from generate_series(1, rerank_order.total) as g (number)
     ) as n

@@ -192,7 +192,7 @@ begin
   _statement := format(
     'create or replace function %I.%I('
     'query text, k integer default 10, mode text default ''hybrid'', filter jsonb default null, '
-    'per text default ''row'', fusion text default ''rrf'', vector_weight float8 default null, '
+    'per text default ''row'', fusion text default ''convex'', vector_weight float8 default null, '
     'rrf_k integer default null, depth integer default null, diversity float8 default 0, '
     'rerank text default null, target_recall float8 default null) '
     'returns table (%s) language sql volatile security invoker rows 10 '

@@ -148,7 +148,7 @@ for _panel, _commands in {
     "Begin": (demo.demo, install.doctor),
     "Embedded stack": (stack.up, stack.down, stack.status, stack.logs, stack.url, stack.psql),
     "Database": (install.install, worker.worker, audit.audit),
-    "Search": (ingest.ingest, search.search, search.ask),
+    "Search": (ingest.ingest, search.search, search.similar, search.ask),
 }.items():
     for _command in _commands:
         _settings = stack.PASS_ON if _command is stack.psql else None

@@ -1,4 +1,4 @@
-"""``pgstack search`` and ``pgstack ask``."""
+"""``pgstack search``, ``pgstack similar`` and ``pgstack ask``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pgstack_cli.options import AsJson, DatabaseUrl, Name
 from pgstack_cli.output import clean, duration, json_document, json_line, message, result, table
 
 if TYPE_CHECKING:
-    from pgstack.search import Answer, Citation, Document, Hit, Step
+    from pgstack.db import Connection
+    from pgstack.search import Answer, Citation, Document, Hit, Options, Step
 
 SNIPPET = 160  # characters
 
@@ -26,18 +27,76 @@ class Mode(StrEnum):
     text = "text"
 
 
+class Per(StrEnum):
+    """What a result is."""
+
+    chunk = "chunk"
+    row = "row"
+
+
+class Fusion(StrEnum):
+    """How hybrid search puts its two branches together."""
+
+    convex = "convex"
+    rrf = "rrf"
+
+
+Count = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many to print.")]
+Filter = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="JSON", help="Conditions over columns of the source."),
+]
+PerOption = Annotated[
+    Per, typer.Option("--per", help="Print chunks, or the best chunk of each row.")
+]
+Diversity = Annotated[
+    float,
+    typer.Option(
+        "--diversity", min=0, max=1, help="How much to put back what repeats a better one."
+    ),
+]
+TargetRecall = Annotated[
+    float | None,
+    typer.Option(
+        "--target-recall", min=0, max=1, help="How exactly to search the vector index, as .95."
+    ),
+]
+
+
 def search(
     name: Name,
     query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
     *,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Chunks wanted.")] = 10,
+    k: Count = 10,
     mode: Annotated[
         Mode, typer.Option("--mode", help="By meaning (vector), by words (text), or both.")
     ] = Mode.hybrid,
-    filter: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="JSON", help="Conditions over columns of the source."),
+    filter: Filter = None,
+    per: PerOption = Per.chunk,
+    fusion: Annotated[
+        Fusion,
+        typer.Option("--fusion", help="How to put both together: by scores, or by ranks (rrf)."),
+    ] = Fusion.convex,
+    vector_weight: Annotated[
+        float | None,
+        typer.Option("--vector-weight", min=0, max=1, help="The share of meaning beside words."),
     ] = None,
+    rrf_k: Annotated[
+        int | None,
+        typer.Option("--rrf-k", min=0, max=10000, help="The constant of rrf. Default: 60."),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option("--depth", min=1, max=10000, help="Candidates of each branch."),
+    ] = None,
+    diversity: Diversity = 0,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank", metavar="MODEL", help="A generation model that puts the best 20 in order."
+        ),
+    ] = None,
+    target_recall: TargetRecall = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell step by step how the search went.")
     ] = False,
@@ -46,33 +105,101 @@ def search(
 ) -> None:
     """Print the chunks of NAME that fit QUERY, the best first.
 
+    Behind the score stands which branch found a chunk, and at which place.
+
     --json: one object a line: rank, id (the row's key), chunk_seq, chunk, score,
-    start_char, end_char. With --explain: one document, plans included.
+    start_char, end_char, vector_rank, vector_score, text_rank, text_score, more. With
+    --explain: one document, plans included.
 
     \b
     Examples:
       pgstack search handbook "reset a lost password"
-      pgstack search blog "database backups" -k 3 --mode vector
+      pgstack search blog "database backups" -k 3 --mode vector --per row
       pgstack search blog backups --filter '{"author": "ada"}' --json
       pgstack search shop lamp --filter '{"price": {"lt": 50}, "tags": {"contains": ["desk"]}}'
       pgstack search shop lamp --filter '{"or": [{"sold": null}, {"sold": {"gte": "2026-01-01"}}]}'
+      pgstack search news election --per row --diversity 0.4
       pgstack search blog "database backups" --explain
     """
     from pgstack import search as library
     from pgstack import target
 
-    wanted = library.parse_filter(filter)
-    if explain:
-        with target.connect(url) as conn:
-            arguments: dict[str, Any] = {"k": k, "mode": mode.value, "filter": wanted}
-            if as_json:
-                json_document(library.explained(conn, name, query, **arguments))
-            else:
-                print_steps(library.explain(conn, name, query, **arguments))
-        return
+    options: Options = {
+        "k": k,
+        "mode": mode.value,
+        "filter": library.parse_filter(filter),
+        "per": per.value,
+        "fusion": fusion.value,
+        "vector_weight": vector_weight,
+        "rrf_k": rrf_k,
+        "depth": depth,
+        "diversity": diversity,
+        "rerank": rerank,
+        "target_recall": target_recall,
+    }
     with target.connect(url) as conn:
-        hits = library.search(conn, name, query, k=k, mode=mode.value, filter=wanted)
-        found = {} if as_json else library.documents(conn, name, [hit.id for hit in hits])
+        if explain and as_json:
+            json_document(library.explained(conn, name, query, **options))
+        elif explain:
+            print_steps(library.explain(conn, name, query, **options))
+        else:
+            hits = library.search(conn, name, query, **options)
+            print_hits(hits, documents(conn, name, hits, as_json=as_json), as_json=as_json)
+
+
+def similar(
+    name: Name,
+    key: Annotated[
+        str, typer.Argument(metavar="ID", help="The row's key: a value, or as `search` prints it.")
+    ],
+    *,
+    k: Count = 10,
+    filter: Filter = None,
+    per: PerOption = Per.row,
+    diversity: Diversity = 0,
+    target_recall: TargetRecall = None,
+    as_json: AsJson = False,
+    url: DatabaseUrl = None,
+) -> None:
+    """Print the rows of NAME that are most like the row ID.
+
+    A key of several columns is given as an object. --json: as for `pgstack search`.
+
+    \b
+    Examples:
+      pgstack similar blog 42
+      pgstack similar blog 42 -k 3 --filter '{"author": "ada"}' --json
+      pgstack similar orders '{"region": "north", "nr": 7}'
+    """
+    from pgstack import search as library
+    from pgstack import target
+
+    wanted = library.parse_filter(filter)
+    with target.connect(url) as conn:
+        hits = library.similar(
+            conn,
+            name,
+            key,
+            k=k,
+            filter=wanted,
+            per=per.value,
+            diversity=diversity,
+            target_recall=target_recall,
+        )
+        print_hits(hits, documents(conn, name, hits, as_json=as_json), as_json=as_json)
+
+
+def documents(
+    conn: Connection, name: str, hits: list[Hit], *, as_json: bool
+) -> dict[int, Document]:
+    """Return the documents of what was found, for a person."""
+    from pgstack import search as library
+
+    return {} if as_json else library.documents(conn, name, [hit.id for hit in hits])
+
+
+def print_hits(hits: list[Hit], found: dict[int, Document], *, as_json: bool) -> None:
+    """Print what a search found."""
     for hit in hits:
         if as_json:
             json_line(hit)
@@ -98,8 +225,13 @@ def print_steps(steps: list[Step]) -> None:
 
 def print_hit(hit: Hit, found: dict[int, Document], *, indent: str = "") -> None:
     """Print one chunk for a person."""
-    result(f"{indent}{hit.rank}. {_place(hit, found)}  (score {hit.score:.3f})")
+    branches = {"vector": hit.vector_rank, "text": hit.text_rank}
+    places = ", ".join(f"{name} {rank}" for name, rank in branches.items() if rank is not None)
+    result(f"{indent}{hit.rank}. {_place(hit, found)}  (score {hit.score:.3f}: {places})")
     result(f"{indent}   {snippet(hit.chunk)}")
+    if hit.more:
+        count = len(hit.more)
+        result(f"{indent}   and {count} more chunk{'s' if count > 1 else ''} of it")
 
 
 def ask(

@@ -246,7 +246,8 @@ def test_search_gives_one_object_a_line(run: Run, zoo: str, mode: str) -> None:
     assert hits[0]["chunk"] == BODIES[0]
     assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
     assert set(hits[0]) == {
-        "rank", "id", "chunk_seq", "chunk", "score", "start_char", "end_char"
+        "rank", "id", "chunk_seq", "chunk", "score", "start_char", "end_char",
+        "vector_rank", "vector_score", "text_rank", "text_score", "more",
     }  # fmt: skip
 
 

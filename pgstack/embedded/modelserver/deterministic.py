@@ -93,6 +93,8 @@ class Faults:
     """Cut the connection in the middle of the answer."""
     trickle_ms: float = 0
     """Send answers in eight pieces, with a pause of this length before each."""
+    says: str = ""
+    """Write this, whatever was asked."""
 
     def take(self, name: str) -> bool:
         """Return whether this request suffers the fault, counting it down."""
@@ -295,7 +297,9 @@ class Deterministic:
         self.stats.models[model.name] += 1
         prompts = [str(message["content"]) for message in request.messages]
         prompt = request.prompt if request.prompt is not None else prompts[-1]
-        if request.schema is not None:
+        if self.faults.says:
+            text = self.faults.says
+        elif request.schema is not None:
             text = json.dumps(structured(request.schema, prompt))
         else:
             text = answer(prompt)
