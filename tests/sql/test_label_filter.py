@@ -44,9 +44,9 @@ def test_overlaps_uses_the_labels_of_the_index(conn: Conn) -> None:
     ).fetchone()
     assert condition is not None
     conn.execute("set local enable_seqscan = off")
-    plan = conn.execute(
-        f"explain select id from item as r where {condition[0]} order by embedding <=> %s limit 5".encode(),
-        (vector,),
-    ).fetchall()
+    walk = (
+        f"explain select id from item as r where {condition[0]} order by embedding <=> %s limit 5"
+    )
+    plan = conn.execute(walk.encode(), (vector,)).fetchall()
     lines = "\n".join(row[0] for row in plan)
     assert "Index Cond: (tags && '{3,4}'::smallint[])" in lines
