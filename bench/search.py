@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=tuple("abcd"), help="may be repeated")
     parser.add_argument("--set", action="append", choices=sorted(SETS), help="of (b); repeatable")
     parser.add_argument("--rows", type=int, default=500_000, help="the most of (a), (c) and (d)")
-    parser.add_argument("--diskann-rows", type=int, default=10_000, help="of (c): it builds slowly")
+    parser.add_argument("--diskann-rows", type=int, default=20_000, help="of (c): it builds slowly")
     parser.add_argument("--runs", type=int, default=300, help="searches of (a), (c), (d) each")
     parser.add_argument("--questions", type=int, default=1000, help="the most of a set of (b)")
     args = parser.parse_args()
