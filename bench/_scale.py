@@ -235,6 +235,15 @@ def case_d(dsn: str, results: Results, sizes: Sequence[int], asked: int) -> None
             figure, _, unit = name.rpartition(", ")
             case = f"(d) {rows:,} rows / {sizes[0]:,}: {figure}"
             results.add(case, value, least, unit, asked)
+        slower = (
+            figures[f"vector, {_filter(NARROW)}, p95, ms"]
+            / figures[f"vector, {_filter(1)}, p95, ms"]
+        )
+        results.goal(
+            f"(d) {rows:,} rows: filter 0.5 % p95 under 3 x unfiltered",
+            f"{slower:.2f} x",
+            reached=slower < MOST_SLOWER,
+        )
         shown = "; ".join(f"{name} {value:.1f}" for name, value in figures.items())
         print(f"(d) {rows:,} rows: {shown}", flush=True)
         with connect(dsn, autocommit=True) as conn:
