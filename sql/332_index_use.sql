@@ -99,7 +99,7 @@ begin
   from _pgstack.index_recall as r
   where r.index = index_effort.index
   -- The least that reaches the target, or else the most that was tried.
-  order by r.recall >= _target desc, case when r.recall >= _target then r.effort else -r.effort end
+  order by r.recall_low >= _target desc, case when r.recall_low >= _target then r.effort else -r.effort end
   limit 1;
   if not found then
     _nines := -log(greatest(1e-7, 1 - least(1, _target)));

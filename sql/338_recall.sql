@@ -34,6 +34,13 @@ begin
       case when _percent < 25 then format('tablesample system (%s)', _percent) else '' end
     ) into vectors using recall_queries.sample;
   end if;
+  -- So few pages were wanted that none was drawn.
+  if cardinality(vectors) = 0 then
+    execute format(
+      'select array(select r.%1$I from %2$s as r where r.%1$I is not null limit $1)',
+      plan.embedding_column, plan.target
+    ) into vectors using recall_queries.sample;
+  end if;
 end;
 $$;
 
@@ -168,7 +175,10 @@ begin
   loop
     perform _pgstack.set_effort(_index.method, effort);
     select
-      avg(s.share) as mean, percentile_cont(0.05) within group (order by s.share) as p5,
+      avg(s.share) as mean,
+      -- What 19 of 20 such samples are above: the next questions are others than these.
+      avg(s.share) - 1.645 * coalesce(stddev_samp(s.share), 0) / sqrt(count(*)) as low,
+      percentile_cont(0.05) within group (order by s.share) as p5,
       percentile_cont(0.5) within group (order by s.ms) as p50,
       percentile_cont(0.95) within group (order by s.ms) as p95
     into _found
@@ -181,12 +191,15 @@ begin
     recall_p5 := _found.p5;
     p50_ms := round(_found.p50::numeric, 3);
     p95_ms := round(_found.p95::numeric, 3);
-    chosen := recall >= _target and not _reached;
+    chosen := _found.low >= _target and not _reached;
     _reached := _reached or chosen;
     if _stored then
       insert into _pgstack.index_recall
-        (index, effort, vectorizer_id, k, recall, recall_p5, p50_ms, p95_ms, queries, sample)
-      values (_index.index, effort, _plan.id, recall.k, recall, recall_p5, p50_ms, p95_ms, queries, sampled);
+        (index, effort, vectorizer_id, k, recall, recall_low, recall_p5, p50_ms, p95_ms, queries, sample)
+      values (
+        _index.index, effort, _plan.id, recall.k, recall, _found.low, recall_p5, p50_ms, p95_ms,
+        queries, sampled
+      );
     end if;
     return next;
     -- All is found, or what is still missing is lost in rounding to half the precision.
@@ -204,5 +217,5 @@ $$;
 comment on function pgstack.recall(text, integer, integer, float8) is
 'Compares what a vectorizer''s index finds with what there is, trying harder and harder, until it finds all or no more. Called by the owner of pgstack, the result is kept, and searches ask no more of the index than target_recall takes; a new index is measured anew.
 vectorizer: its name, or its source table''s. sample: how many vectors to ask with, 1 to 10000; each is compared with every chunk once. k: how many chunks to find, 1 to 500. target_recall: 0 to 1, default the setting.
-Returns effort (hnsw.ef_search; for DiskANN query_rescore, and query_search_list_size if more than 100), recall: the share of the k nearest that were found, recall_p5: of the worst twentieth of questions, the median and 95th percentile of a search by the index in ms, the median of an exact one, whether it is the least effort that reaches the target, and what it was measured with: the role''s own questions in the query cache, if there are 20, else chunks, and how many.
+Returns effort (hnsw.ef_search; for DiskANN query_rescore, and query_search_list_size if more than 100), recall: the share of the k nearest that were found, recall_p5: of the worst twentieth of questions, the median and 95th percentile of a search by the index in ms, the median of an exact one, whether it is the least effort that reaches the target, the error of the sample allowed for, and what it was measured with: the role''s own questions in the query cache, if there are 20, else chunks, and how many.
 Raises PS001 unknown vectorizer, PS007 bad argument, PS013 no vector index, PS014 not a reader.';

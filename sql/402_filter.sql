@@ -9,18 +9,16 @@
 
 do $do$
 begin
-  if to_regtype('_pgstack.filter_column') is null then
-    create type _pgstack.filter_column as (
-      name text,           -- for messages
-      reference text,      -- k.price
-      type oid,            -- without domains
-      type_name text,      -- pg_catalog.int4
-      array_type oid,      -- of arrays of it; NULL: there are none
-      kind text,           -- array, range, enum, record, jsonb or scalar
-      part oid,            -- of an array its elements, of a range its bounds
-      label_operator text  -- && of a vector index that holds the column; NULL: none does
-    );
-  end if;
+  perform _pgstack.define_type('filter_column', $type$
+    name text,           -- for messages
+    reference text,      -- k.price
+    type oid,            -- without domains
+    type_name text,      -- pg_catalog.int4
+    array_type oid,      -- of arrays of it; NULL: there are none
+    kind text,           -- array, range, enum, record, jsonb or scalar
+    part oid,            -- of an array its elements, of a range its bounds
+    label_operator text  -- && of a vector index that holds the column; NULL: none does
+  $type$);
 end;
 $do$;
 

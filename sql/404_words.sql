@@ -109,11 +109,9 @@ comment on function _pgstack.check_text_config(text) is
 -- How the words of a vectorizer can be ranked here and now.
 do $do$
 begin
-  if to_regtype('_pgstack.words') is null then
-    create type _pgstack.words as (
-      config regconfig, method text, relation text, column_name text, functions text, query tsquery[]
-    );
-  end if;
+  perform _pgstack.define_type('words', $type$
+    config regconfig, method text, relation text, column_name text, functions text, query tsquery[]
+  $type$);
 end;
 $do$;
 

@@ -6,23 +6,19 @@
 -- NULL once _pgstack.complete_request() is done.
 do $do$
 begin
-  if to_regtype('_pgstack.search_request') is null then
-    create type _pgstack.search_request as (
-      query text, embedding @extschema:vector@.vector, k integer, mode text, condition text,
-      per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
-      rows integer, with_vector boolean,
-      target_recall float8, words _pgstack.words, index regclass, index_method text, index_type text,
-      vector_route text, text_route text, matching bigint, counted_to bigint, explained text
-    );
-  end if;
-  if to_regtype('_pgstack.hit') is null then
-    create type _pgstack.hit as (
-      rank integer, id jsonb, chunk_seq integer, chunk text, score float8,
-      start_char integer, end_char integer,
-      vector_rank integer, vector_score float8, text_rank integer, text_score float8,
-      more jsonb, embedding @extschema:vector@.vector
-    );
-  end if;
+  perform _pgstack.define_type('search_request', $type$
+    query text, embedding @extschema:vector@.vector, k integer, mode text, condition text,
+    per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
+    rows integer, with_vector boolean,
+    target_recall float8, words _pgstack.words, index regclass, index_method text, index_type text,
+    vector_route text, text_route text, matching bigint, counted_to bigint, explained text
+  $type$);
+  perform _pgstack.define_type('hit', $type$
+    rank integer, id jsonb, chunk_seq integer, chunk text, score float8,
+    start_char integer, end_char integer,
+    vector_rank integer, vector_score float8, text_rank integer, text_score float8,
+    more jsonb, embedding @extschema:vector@.vector
+  $type$);
 end;
 $do$;
 

@@ -211,9 +211,9 @@ SITUATIONS: list[tuple[str, str, dict[str, Any], str]] = [
     ("recall assumed", "select", {"mode": "vector", "target_recall": 0.99}, "0.99"),
     (
         "recall out of reach",
-        "insert into _pgstack.index_recall (index, effort, vectorizer_id, k, recall, recall_p5, "
-        "p50_ms, p95_ms, queries, sample) "
-        "select 'note_hnsw'::regclass, 200, 1, 10, 0.9, 0.8, 1, 1, 'chunks', 10",
+        "insert into _pgstack.index_recall (index, effort, vectorizer_id, k, recall, recall_low, "
+        "recall_p5, p50_ms, p95_ms, queries, sample) "
+        "select 'note_hnsw'::regclass, 200, 1, 10, 0.9, 0.9, 0.8, 1, 1, 'chunks', 10",
         {"mode": "vector", "target_recall": 0.99},
         "0.9",
     ),

@@ -74,6 +74,18 @@ def test_people_s_views_and_settings_outlive_an_install(db_url: str) -> None:
     assert one(db_url, "select _pgstack.setting_value('query_cache')") == "off"
 
 
+def test_row_types_of_an_earlier_version_are_made_anew(db_url: str, dump: Dump) -> None:
+    before = dump(db_url)
+    with connect(db_url, autocommit=True) as conn:
+        conn.execute(
+            "alter type _pgstack.words drop attribute query cascade;"
+            "alter type _pgstack.hit rename attribute more to others;"
+            "drop type _pgstack.search_request cascade"
+        )
+    installed(db_url)
+    assert dump(db_url) == before
+
+
 def test_many_installs_at_once_take_turns(empty_url: str, dump: Dump, db_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(installed, [empty_url] * 4))

@@ -55,6 +55,7 @@ _TABLES = (
       vectorizer_id integer not null,
       k integer not null,
       recall double precision not null,
+      recall_low double precision not null,
       recall_p5 double precision not null,
       p50_ms double precision not null,
       p95_ms double precision not null,
