@@ -57,7 +57,9 @@ begin
       and c.digest = _pgstack.text_digest(remembered_vector.input);
   end if;
   -- For pgstack.explain_search().
-  perform set_config('pgstack.vector_from', case when _vector is null then 'model' else 'cache' end, false);
+  if _vector is not null then
+    perform set_config('pgstack.vector_from', 'cache', false);
+  end if;
   return _vector;
 end;
 $$;
@@ -78,6 +80,7 @@ declare
   );
 begin
   if _vector is null then
+    perform set_config('pgstack.vector_from', 'model', false);
     _vector := (_pgstack.ask_worker('embed', jsonb_build_object(
       'model', embed_uncached.model,
       'input', jsonb_build_array(embed_uncached.input),
