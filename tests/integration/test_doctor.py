@@ -63,6 +63,8 @@ def test_all_is_well(db_url: str, db: Connection, worker: object) -> None:
     before = state_of_everything(db)
     found = examine(db_url)
     lacking = {f"extension {name}" for name in OPTIONAL if not has_extension(db, name)}
+    if "pg_stat_statements" not in db.execute("show shared_preload_libraries").fetchone()[0]:
+        lacking.add("extension pg_stat_statements")
     assert {f.name for f in found.values() if f.state != "ok"} == lacking
     assert state_of_everything(db) == before
     assert {
