@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-import psycopg
-
 
 class Fault(StrEnum):
     """Whose fault it is that a model did not answer: it decides what is tried next."""
@@ -184,6 +182,9 @@ _BY_SQLSTATE: dict[str, type[PgstackError]] = {
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn a database error that carries one of our SQLSTATEs into our class."""
+    # Late: half of a command's start, and some commands need no database.
+    import psycopg
+
     try:
         yield
     except psycopg.OperationalError as exc:

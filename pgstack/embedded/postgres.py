@@ -31,15 +31,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-import psycopg
-from psycopg import pq, sql
 
 from pgstack.embedded import account, conf, logs, tree
 from pgstack.embedded.account import Account
 from pgstack.embedded.home import Home, disk_errors, free_bytes, locked, write_atomically
 from pgstack.errors import EmbeddedError, UsageError
+
+if TYPE_CHECKING:
+    import psycopg
 
 DATABASE = "pgstack"
 SUPERUSER = "postgres"
@@ -309,6 +310,8 @@ def _await_ready(home: Home) -> None:
 
 def _takes_connections(home: Home) -> bool:
     """Ask the server itself: its pid file says "ready" while it recovers from a crash."""
+    from psycopg import pq
+
     return pq.PGconn.ping(dsn(home, SUPERUSER).encode()) == pq.Ping.OK
 
 
@@ -322,6 +325,10 @@ def _require_port(home: Home, wanted: int | None) -> None:
 
 def _finish(home: Home, port: int | None) -> None:
     """Create the database, and the password that TCP asks for."""
+    # Late, here as above: `pgstack url` asks where the server is, and no server.
+    import psycopg
+    from psycopg import sql
+
     with psycopg.connect(dsn(home, SUPERUSER), autocommit=True, connect_timeout=10) as conn:
         query = "select from pg_catalog.pg_database where datname = %s"
         if conn.execute(query, [DATABASE]).fetchone() is None:
@@ -332,6 +339,8 @@ def _finish(home: Home, port: int | None) -> None:
 
 def _set_password(conn: psycopg.Connection[tuple[object, ...]], home: Home) -> None:
     """Give the superuser a password; the server, and so its log, sees only its hash."""
+    from psycopg import sql
+
     password = secrets.token_urlsafe(24)
     user = SUPERUSER.encode()
     verifier = conn.pgconn.encrypt_password(password.encode(), user, b"scram-sha-256").decode()
