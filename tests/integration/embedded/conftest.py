@@ -26,7 +26,7 @@ type Starter = Callable[..., subprocess.Popen[str]]
 # Imports everything, becomes another user if told to (who may be unable to read this
 # Python's own files), and starts a server.
 START = """
-import importlib.metadata, os, pwd, sys
+import importlib.metadata, os, psycopg, pwd, sys
 from pathlib import Path
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
