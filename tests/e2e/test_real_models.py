@@ -219,7 +219,9 @@ def test_options_are_obeyed(client: ollama.Client) -> None:
     assert seeded[0] == seeded[1]
     stopped = client.generate(SMOL, prompt, options={"stop": ["."], "temperature": 0})
     assert "." not in (stopped.response or "")
-    raw = client.generate(SMOL, "1, 2, 3, 4,", raw=True, options={"num_predict": 4})
+    raw = client.generate(
+        SMOL, "1, 2, 3, 4,", raw=True, options={"num_predict": 4, "temperature": 0}
+    )
     assert re.search(r"5", raw.response or "")
     with pytest.raises(ollama.ResponseError, match='"temperature" must be a number'):
         client.generate(SMOL, prompt, options={"temperature": "hot"})
