@@ -1,5 +1,5 @@
 -- Family: vector indexes in use.  Which index serves a search, and how hard it must try.
--- Callers: 330_index.sql, 336_recall.sql, 400_search.sql: at every search, so a look into
+-- Callers: 330_index.sql, 338_recall.sql, 408_search.sql: at every search, so a look into
 --         the catalogue has to do.
 -- Errors: none.
 

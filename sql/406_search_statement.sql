@@ -23,7 +23,7 @@ end;
 $do$;
 
 comment on type _pgstack.search_request is
-'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 407_explain_run.sql is to note of each run, or share, when the weight of the vector branch is all that is asked; NULL: nothing.';
+'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 414_explain_run.sql is to note of each run, or share, when the weight of the vector branch is all that is asked; NULL: nothing.';
 comment on type _pgstack.hit is
 'A row of pgstack.search(), with its vector where a later step needs it.';
 

@@ -1,7 +1,7 @@
 -- Family: search explained.  What one query did, step by step, as a document and as a story.
--- 407_explain_run.sql notes each run of the statement, 411_explain_warning.sql has the warnings,
--- 413_explain_story.sql tells it.
--- Callers: 413_explain_story.sql, pgstack/search.py.
+-- 414_explain_run.sql notes each run of the statement, 416_explain_warning.sql has the warnings,
+-- 417_explain_story.sql tells it.
+-- Callers: 417_explain_story.sql, pgstack/search.py.
 -- Errors: those of pgstack.search().
 
 create or replace function _pgstack.ms_since(began timestamptz)

@@ -1,7 +1,7 @@
 -- Family: search explained: one run of its statement.  408_search.sql hands a request here
 -- that is to be explained; so what is shown is what a search does, settings and second
 -- runs included.
--- Callers: 408_search.sql; 409_explain_search.sql reads the notes.
+-- Callers: 408_search.sql; 415_explain_search.sql reads the notes.
 -- Errors: none of ours.
 --
 -- Notes travel in the variable pgstack.search_runs, a JSON array of one object a run, which

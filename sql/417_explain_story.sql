@@ -1,4 +1,4 @@
--- Family: search explained, as a story.  Tells the document of 409_explain_search.sql.
+-- Family: search explained, as a story.  Tells the document of 415_explain_search.sql.
 -- Callers: people, pgstack/search.py.
 -- Errors: those of pgstack.search().
 

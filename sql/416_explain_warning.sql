@@ -1,9 +1,9 @@
 -- Family: search explained: what a reader should know of.  Each warning has a code of a few
 -- words, what is so, and what to do about it.
--- Callers: 409_explain_search.sql.
+-- Callers: 415_explain_search.sql.
 -- Errors: none.
 
--- document: as 409_explain_search.sql makes it, runs included.
+-- document: as 415_explain_search.sql makes it, runs included.
 create or replace function _pgstack.search_warnings(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request, document jsonb
 )
