@@ -132,7 +132,10 @@ def drop(conn: Connection, name: str) -> None:
 
 
 def build_index(conn: Connection, table: Table, method: str) -> Built:
-    """Build the vector index that a worker would build, and drop the one that is there."""
+    """Do what a worker would: build the vector index, and prepare the search by it.
+
+    The index that is there is dropped.
+    """
     drop_indexes(conn, table)
     began = time.perf_counter()
     run(
@@ -143,6 +146,7 @@ def build_index(conn: Connection, table: Table, method: str) -> Built:
         method=sql.SQL("hnsw" if method == "hnsw" else "diskann"),
     )
     seconds = time.perf_counter() - began
+    conn.execute("select _pgstack.prepare_search(%s)", (table.vectorizer,))
     (size,) = conn.execute(
         "select pg_relation_size(%s::regclass)", (f"{table.name}_vectors",)
     ).fetchone() or (0,)

@@ -160,8 +160,12 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _value text := _pgstack.session_setting(setting_value.name);
+  _value text;
 begin
+  -- Most often the session says nothing; a search reads several settings.
+  if current_setting('pgstack.' || setting_value.name, true) <> '' then
+    _value := _pgstack.session_setting(setting_value.name);
+  end if;
   if _value is null then
     select s.value into _value from _pgstack.setting as s where s.name = setting_value.name;
   end if;

@@ -81,6 +81,7 @@ begin
   perform _pgstack.cancel_index_build(_plan.id);
   perform _pgstack.drop_capture(_plan.id);
   perform _pgstack.drop_words(_plan.id);
+  perform _pgstack.drop_prepared_search(_plan.id);
   perform _pgstack.drop_search_function(_plan);
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);

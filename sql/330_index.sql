@@ -72,7 +72,7 @@ begin
   loop
     continue when _pgstack.vectorizer_problem(_plan) is not null;
     name := _plan.name;
-    statement := _pgstack.text_index_due(_plan);
+    statement := coalesce(_pgstack.text_index_due(_plan), _pgstack.prepared_search_due(_plan));
     if statement is not null then
       return next;
       return;
@@ -82,7 +82,7 @@ end;
 $$;
 
 comment on function _pgstack.index_due() is
-'The next statement of the worker that builds a missing index, or clears a broken one away; the vectorizer it is for. Run as often as it gives one.';
+'The next statement of the worker that builds a missing index, clears a broken one away, or prepares searches by it; the vectorizer it is for. Run as often as it gives one.';
 
 -- Called when a statement of index_due() failed.
 create or replace function _pgstack.index_failed(name text, sqlstate text, message text)

@@ -1,5 +1,5 @@
 -- Family: filters, the conditions.  What each operator of a filter becomes in SQL.
--- Callers: 400_search.sql and what builds searches.
+-- Callers: 408_search.sql and what builds searches.
 -- Errors: those of 402_filter.sql, and PS007 for a filter of the wrong shape.
 --
 -- A condition may be NULL only where PostgreSQL takes that for false; whatever turns one

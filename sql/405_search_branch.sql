@@ -206,7 +206,7 @@ declare
   _same text := '';
   _times text := '';
   _weights text := '';
-  _score text := '0';
+  _score text := '0::float8';
 begin
   for _nr in 1 .. cardinality(plan.key_columns) loop
     _keys := _keys || format('f.key_%s, ', _nr);

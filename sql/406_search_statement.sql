@@ -9,7 +9,7 @@ begin
   perform _pgstack.define_type('search_request', $type$
     query text, embedding @extschema:vector@.vector, k integer, mode text, condition text,
     per text, fusion text, vector_weight float8, rrf_k integer, depth integer,
-    rows integer, with_vector boolean,
+    rows integer, with_vector boolean, all_or_none boolean,
     target_recall float8, words _pgstack.words, index regclass, index_method text, index_type text,
     vector_route text, text_route text, matching bigint, counted_to bigint, explained text
   $type$);
@@ -23,7 +23,7 @@ end;
 $do$;
 
 comment on type _pgstack.search_request is
-'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 414_explain_run.sql is to note of each run, or share, when the weight of the vector branch is all that is asked; NULL: nothing.';
+'A search: what pgstack.search() was asked, and by which indexes and routes it goes. rows: how many the statement returns, k or more. all_or_none: it returns that many or nothing. matching: source rows that satisfy the condition, counted up to counted_to. explained: plan or sql, what 414_explain_run.sql is to note of each run, or share, when the weight of the vector branch is all that is asked; NULL: nothing.';
 comment on type _pgstack.hit is
 'A row of pgstack.search(), with its vector where a later step needs it.';
 
@@ -183,10 +183,11 @@ begin
     select b.nr as rank, jsonb_build_object(%1$s) as id, b.chunk_seq, b.chunk, b.score,
       b.start_char, b.end_char, %2$s, null::jsonb as more, %3$s as embedding
     from (
-      select h.*, row_number() over (order by h.score desc, %4$s h.chunk_seq)::integer as nr
+      select h.*, row_number() over ranks::integer as nr%6$s
       from (%5$s) as h
+      window ranks as (order by h.score desc, %4$s h.chunk_seq)
     ) as b
-    where b.nr <= $5
+    where %7$s
     $sql$,
     pairs,
     case request.mode
@@ -194,7 +195,11 @@ begin
       else 'null::integer as vector_rank, null::float8 as vector_score, b.nr as text_rank, b.score as text_score'
     end,
     case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end,
-    keys, branch
+    keys, branch,
+    case when request.all_or_none then
+      ', count(*) over (ranks rows between unbounded preceding and unbounded following) as found'
+      else '' end,
+    case when request.all_or_none then 'b.found = $5' else 'b.nr <= $5' end
   );
 end;
 $$;

@@ -184,6 +184,23 @@ $$;
 comment on function _pgstack.check_reader(_pgstack.vectorizer_plan) is
 'Raises PS014 for a role that may not read a vectorizer''s chunks, or the text they come from.';
 
+create or replace function _pgstack.search_condition(plan _pgstack.vectorizer_plan, filter jsonb)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if filter is null then
+    return 'true';
+  end if;
+  return _pgstack.filter_condition(plan, filter, case when plan.has_table then 'k' else 'r' end);
+end;
+$$;
+
+comment on function _pgstack.search_condition(_pgstack.vectorizer_plan, jsonb) is
+'A filter as the condition that 405_search_branch.sql puts into its statements.';
+
 -- Fills in what was left open, and looks up the indexes.
 create or replace function _pgstack.complete_request(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request
@@ -253,6 +270,25 @@ comment on function _pgstack.run_search(_pgstack.vectorizer_plan, _pgstack.searc
 -- A short list has three causes: nothing more fits; the best chunks were of few rows; or the
 -- walk along an index ended before enough rows satisfied the condition.  So: deeper, then
 -- without the index.
+create or replace function _pgstack.try_hard(request _pgstack.search_request)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if request.vector_route = 'index' then
+    perform _pgstack.set_effort(request.index_method, _pgstack.index_effort(
+      request.index, request.index_method, greatest(request.k, request.depth / 2),
+      request.target_recall
+    ));
+  end if;
+end;
+$$;
+
+comment on function _pgstack.try_hard(_pgstack.search_request) is
+'Makes the vector index that a request goes by try as hard as it must.';
+
 create or replace function _pgstack.search_hits(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request
 )
@@ -262,6 +298,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set jit = off
 set hnsw.ef_search = 40
+set diskann.query_rescore = 50
+set diskann.query_search_list_size = 100
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.max_scan_tuples = 2147483647
 set hnsw.scan_mem_multiplier = 16
@@ -269,12 +307,7 @@ as $$
 declare
   _hits _pgstack.hit[];
 begin
-  if request.index_method is not null then
-    perform _pgstack.set_effort(request.index_method, _pgstack.index_effort(
-      request.index, request.index_method, greatest(request.k, request.depth / 2),
-      request.target_recall
-    ));
-  end if;
+  perform _pgstack.try_hard(request);
   loop
     _hits := _pgstack.run_search(plan, request);
     exit when cardinality(_hits) >= request.rows;
@@ -295,6 +328,36 @@ $$;
 comment on function _pgstack.search_hits(_pgstack.vectorizer_plan, _pgstack.search_request) is
 'The rows of a search: as many as were asked for whenever as many fit.';
 
+-- One branch, chunk by chunk, and no step behind it: the rows go to the caller as they come.
+create or replace function _pgstack.plain_search(
+  plan _pgstack.vectorizer_plan, request _pgstack.search_request
+)
+returns setof _pgstack.hit
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+set jit = off
+set hnsw.ef_search = 40
+set diskann.query_rescore = 50
+set diskann.query_search_list_size = 100
+set hnsw.iterative_scan = 'relaxed_order'
+set hnsw.max_scan_tuples = 2147483647
+set hnsw.scan_mem_multiplier = 16
+as $$
+declare
+  _each tsquery[] := (request.words).query;
+begin
+  request.all_or_none := request.vector_route = 'index' and request.mode = 'vector';
+  perform _pgstack.try_hard(request);
+  return query execute _pgstack.search_statement(plan, request)
+  using request.embedding, request.query, array_to_string(_each, ' | ')::tsquery,
+    request.depth, request.rows, _each;
+end;
+$$;
+
+comment on function _pgstack.plain_search(_pgstack.vectorizer_plan, _pgstack.search_request) is
+'The rows of a search of one branch, none if it walks along a vector index and does not find all.';
+
 -- All steps of a search.
 create or replace function _pgstack.find_hits(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request, filter jsonb,
@@ -307,12 +370,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   request := _pgstack.widen_request(request, diversity, rerank);
-  request.condition := 'true';
-  if filter is not null then
-    request.condition := _pgstack.filter_condition(
-      plan, filter, case when plan.has_table then 'k' else 'r' end
-    );
-  end if;
+  request.condition := _pgstack.search_condition(plan, filter);
   return _pgstack.refine_hits(
     request, _pgstack.search_hits(plan, _pgstack.complete_request(plan, request)), diversity, rerank
   );
@@ -350,12 +408,32 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(search.vectorizer);
   _request _pgstack.search_request := _pgstack.new_request(
     search.query, search.k, search.mode, search.per, search.fusion, search.vector_weight,
     search.rrf_k, search.depth, search.target_recall, search.embedding
   );
+  _plan _pgstack.vectorizer_plan;
+  _plain boolean := search.mode <> 'hybrid' and search.per = 'chunk' and search.diversity = 0
+    and search.rerank is null;
 begin
+  if _plain and search.mode = 'vector' and search.filter is null and search.depth is null then
+    return query select p.* from _pgstack.run_prepared_search(search.vectorizer, _request) as p;
+    if found then
+      return;
+    end if;
+  end if;
+  _plan := _pgstack.vectorizer_plan(search.vectorizer);
+  if _plain then
+    _request.condition := _pgstack.search_condition(_plan, search.filter);
+    _request := _pgstack.complete_request(_plan, _request);
+    return query
+    select h.rank, h.id, h.chunk_seq, h.chunk, h.score, h.start_char, h.end_char,
+      h.vector_rank, h.vector_score, h.text_rank, h.text_score, h.more
+    from _pgstack.plain_search(_plan, _request) as h;
+    if found or _request.vector_route <> 'index' then
+      return;
+    end if;
+  end if;
   return query
   select h.rank, h.id, h.chunk_seq, h.chunk, h.score, h.start_char, h.end_char,
     h.vector_rank, h.vector_score, h.text_rank, h.text_score, h.more
@@ -365,7 +443,7 @@ begin
 exception
   when insufficient_privilege then
     -- In words of ours, where it is the table that may not be read.
-    perform _pgstack.check_reader(_plan);
+    perform _pgstack.check_reader(_pgstack.vectorizer_plan(search.vectorizer));
     raise;
 end;
 $$;

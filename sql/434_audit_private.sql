@@ -110,6 +110,7 @@ as $$
         ('_pgstack.query_cache', 'ok', true, '{}', null),
         ('_pgstack.index_build', 'ok', true, '{}', null),
         ('_pgstack.index_recall', 'ok', true, '{}', null),
+        ('_pgstack.prepared_search', 'ok', true, '{}', null),
         ('_pgstack.vectorizer', 'wide', false,
           (
             select array_agg(a.attname) from pg_attribute as a

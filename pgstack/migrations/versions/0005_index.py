@@ -1,4 +1,4 @@
-"""Indexes: what was asked for, how building went, and what recall was measured."""
+"""Indexes: what was asked for, how building went, recall, and searches prepared by them."""
 
 from __future__ import annotations
 
@@ -63,6 +63,23 @@ _TABLES = (
       sample integer not null,
       measured_at timestamptz not null default now(),
       primary key (index, effort)
+    )
+    """,
+    # Searches whose statement is written already, and all that it was written from.
+    """
+    create table _pgstack.prepared_search (
+      vectorizer_id integer primary key,
+      config jsonb not null,
+      source_schema name not null,
+      source_table name not null,
+      source_pk jsonb not null,
+      source oid not null,
+      target oid not null,
+      indexes oid[] not null,
+      index oid not null,
+      method text not null,
+      model text not null,
+      dimensions integer not null
     )
     """,
 )
