@@ -141,6 +141,11 @@ def test_a_lost_index_is_built_again_as_it_was(db: Connection, worker: Any) -> N
     [(_, made, _)] = present(db)
     assert "halfvec" in made
     assert "m='6'" in made
+    await_true(
+        db,
+        "select (_pgstack.prepared_search('docs')).index"
+        " = 'docs_embedding_store_embedding_idx'::regclass",
+    )
 
 
 def test_the_build_gets_the_memory_that_the_setting_names(db: Connection, worker: Any) -> None:
@@ -180,6 +185,7 @@ def test_searches_go_on_while_indexes_are_swapped(db: Connection, db_url: str, w
     thread.start()
     try:
         for storage in ("halfvec", "vector", "halfvec"):
+            db.execute("select _pgstack.prepare_search(id) from ai.vectorizer")
             await_build(db, build(db, method="hnsw", storage=storage))
     finally:
         stop.set()

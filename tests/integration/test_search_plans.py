@@ -178,6 +178,25 @@ def test_a_narrow_filter_reads_its_own_rows_only(plants: Connection, garden: Kin
         assert 10 <= rows_read(plants) - before < 100
 
 
+def test_the_prepared_search_walks_along_the_index(plants: Connection, garden: Kind) -> None:
+    """By a plan that is kept, and that knows neither how many rows there are nor are wanted."""
+    plants.execute("select _pgstack.prepare_search(id) from ai.vectorizer where name = 'plant'")
+    is_prepared = (
+        "select exists (select from _pgstack.prepared_search('plant') as p where p.index > 0)"
+    )
+    assert value(plants, is_prepared) == (garden.method is not None)
+    for k in ("1", "10", "100"):
+        query = call("vector", "'plant'", "null", k)
+        with plants.transaction(force_rollback=True):
+            plants.execute("delete from _pgstack.prepared_search")
+            expected = ids(plants, query)
+        for _ in range(7):
+            with plants.transaction():
+                before = rows_read(plants)
+                assert ids(plants, query) == expected
+                assert garden.method is None or rows_read(plants) - before < ROWS // 4
+
+
 def rows_read(conn: Connection) -> int:
     count: int = value(
         conn,
