@@ -2,16 +2,14 @@
 -- Callers: every other family, through _pgstack.setting_value().
 -- Errors: PS007 value out of range, PS014 missing privilege, PS015 unknown setting.
 
--- The one list of settings.  pattern is what a value must look like.  PL/pgSQL keeps its plan,
--- and a search reads several.
+-- The one list of settings.  pattern is what a value must look like.  Inlined, because a search
+-- reads several.  No view: to replace one waits for searches.
 create or replace function _pgstack.setting_catalogue()
 returns table (name text, default_value text, pattern text, description text)
-language plpgsql immutable parallel safe
+language sql immutable parallel safe
 security invoker
-set search_path = pg_catalog, pg_temp
 as $$
-begin
-  return query values
+  values
     (
       'embedding_model', 'all-minilm', '\S+',
       'Model of pgstack.embed() and of new vectorizers.'
@@ -97,7 +95,6 @@ begin
       'Language that text is searched in by words: select cfgname from pg_ts_config. '
       'A vectorizer keeps the one it was made with until pgstack.set_text_config().'
     );
-end;
 $$;
 
 comment on function _pgstack.setting_catalogue() is

@@ -298,8 +298,6 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set jit = off
 set hnsw.ef_search = 40
-set diskann.query_rescore = 50
-set diskann.query_search_list_size = 100
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.max_scan_tuples = 2147483647
 set hnsw.scan_mem_multiplier = 16
@@ -338,8 +336,6 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set jit = off
 set hnsw.ef_search = 40
-set diskann.query_rescore = 50
-set diskann.query_search_list_size = 100
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.max_scan_tuples = 2147483647
 set hnsw.scan_mem_multiplier = 16

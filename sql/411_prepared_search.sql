@@ -26,6 +26,8 @@ begin
   if not found then
     return;
   end if;
+  -- Without the library in the session only a superuser may pin its settings to a function.
+  perform '[1]'::@extschema:vector@.vector;
   _request.k := 1;
   _request.mode := 'vector';
   _request.per := 'chunk';
@@ -106,6 +108,7 @@ begin
   select p.* into _prepared
   from ai.vectorizer as v
   join _pgstack.prepared_search as p on p.vectorizer_id = v.id
+  join pg_class as c on c.oid = p.source
   where v.name = prepared_search.vectorizer
     and (p.config, p.source_schema, p.source_table, p.source_pk)
       = (v.config, v.source_schema, v.source_table, v.source_pk)
@@ -171,15 +174,11 @@ language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 set hnsw.ef_search = 40
-set diskann.query_rescore = 50
-set diskann.query_search_list_size = 100
 as $$
 declare
   _prepared _pgstack.prepared_search := _pgstack.prepared_search(run_prepared_search.vectorizer);
 begin
-  if not exists (
-    select from pg_class as c where c.oid = _prepared.source and not row_security_active(c.oid)
-  ) then
+  if _prepared.vectorizer_id is null or row_security_active(_prepared.source) then
     return;
   end if;
   request.embedding := coalesce(

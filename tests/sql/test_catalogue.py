@@ -17,6 +17,7 @@ Conn = psycopg.Connection[Any]
 INLINED: dict[str, str] = {
     "_pgstack.content_version(content jsonb)": "twice a row embedded",
     "_pgstack.key_digest(key jsonb)": "several times a row embedded",
+    "_pgstack.setting_catalogue()": "several times a search",
 }
 
 

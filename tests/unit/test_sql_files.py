@@ -79,7 +79,7 @@ def test_codes_are_unique() -> None:
 
 
 # tests/sql/test_catalogue.py has the reasons.
-INLINED = {"_pgstack.content_version", "_pgstack.key_digest"}
+INLINED = {"_pgstack.content_version", "_pgstack.key_digest", "_pgstack.setting_catalogue"}
 
 
 @pytest.mark.parametrize("name", TEXTS)
