@@ -391,6 +391,23 @@ def test_an_owner_who_may_create_roles_gets_a_bridge_with_a_password(bare: Home)
         assert set(did(installed(owner)).values()) <= {"kept", "skipped"}
 
 
+def test_an_owner_without_superuser_prepares_searches(bare: Home) -> None:
+    """In a session that has not used pgvector yet, as a worker's may be."""
+    with empty_database(bare) as dsn:
+        owner = make_owner(dsn, "createrole")
+        installed(owner)
+        with connect(owner, autocommit=True) as conn:
+            conn.execute("create table note (id int primary key, body text)")
+            conn.execute("select pgstack.create_vectorizer('note', 'body', dimensions => 3)")
+            conn.execute(
+                "create index on note_embedding_store using hnsw (embedding vector_cosine_ops)"
+            )
+        with connect(owner, autocommit=True) as conn:
+            due = one(owner, "select statement from _pgstack.index_due()")
+            conn.execute(str(due).encode())
+        assert one(owner, "select count(*) from _pgstack.prepared_search") == 1
+
+
 def test_a_copy_of_a_database_gets_a_bridge_of_its_own(bare: Home) -> None:
     with empty_database(bare) as dsn:
         owner = make_owner(dsn, "createrole createdb")
