@@ -315,7 +315,7 @@ returns table (
   nr integer, version bytea, chunk_seq integer, start_char integer, end_char integer,
   digest bytea, wanted boolean, chunk text, input text
 )
-language plpgsql stable
+language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -330,6 +330,9 @@ begin
     _plan.base_url, _plan.model, _plan.options, _plan.keep_alive
   ) then
     return;
+  end if;
+  if _pgstack.hold_source(_plan) is not null then
+    return;  -- the keys go back: the next claim says why
   end if;
   select array_agg(s.value order by s.nr) into _separators
   from jsonb_array_elements_text(
@@ -386,7 +389,7 @@ end;
 $$;
 
 comment on function _pgstack.work_load(integer, jsonb[], text, text) is
-'The texts to embed for leased keys, nr counting keys from 1. model_key: what work_claim() said; no rows when another model is set by now. model_digest: what the model server calls the model''s weights; NULL: unknown.
+'The texts to embed for leased keys, nr counting keys from 1. model_key: what work_claim() said; no rows when another model is set by now, or the source must not be read. model_digest: what the model server calls the model''s weights; NULL: unknown.
 A row without version: the source row is gone. A row without digest: it has no text. wanted: its vector is not known yet. chunk: NULL where the table of chunks has it. input: what to embed, NULL: the chunk itself.';
 
 create or replace function _pgstack.model_salt(plan _pgstack.vectorizer_plan, model_digest text)

@@ -388,6 +388,10 @@ begin
     return 0;
   end if;
   perform _pgstack.check_dimensions(_plan, work_complete.embeddings);
+  if _pgstack.hold_source(_plan) is not null then
+    perform _pgstack.end_leases(_plan.id, work_complete.worker, keys, versions, '{}');
+    return 0;
+  end if;
   _settled := _pgstack.lock_unchanged(_plan, work_complete.keys, work_complete.versions);
   if array_position(_chunks, null) is not null or array_position(_embeddings, null) is not null then
     select f.chunks, f.embeddings into _chunks, _embeddings

@@ -43,12 +43,14 @@ begin
   if _plan.id is null then
     return;
   end if;
-  if work_fail.final or exists (
-    select from _pgstack.work as w
-    where w.vectorizer_id = _plan.id and w.worker = work_fail.worker
-      and w.attempts + 1 >= _pgstack.setting_value('max_attempts')::integer
-      and w.digest in (select _pgstack.key_digest(q.key) from unnest(work_fail.keys) as q (key))
-  ) then
+  if (
+    work_fail.final or exists (
+      select from _pgstack.work as w
+      where w.vectorizer_id = _plan.id and w.worker = work_fail.worker
+        and w.attempts + 1 >= _pgstack.setting_value('max_attempts')::integer
+        and w.digest in (select _pgstack.key_digest(q.key) from unnest(work_fail.keys) as q (key))
+    )
+  ) and _pgstack.hold_source(_plan) is null then
     _settled := _pgstack.lock_unchanged(_plan, work_fail.keys, work_fail.versions);
     perform _pgstack.unqueue(_plan, work_fail.keys, _settled);
     execute format(

@@ -82,7 +82,8 @@ begin
           b.state in ('requested', 'building', 'clearing')
           or (b.state = 'failed' and b.finished_at > now() - interval '1 hour')
         )
-      );
+      )
+      or not _plan.has_table and _pgstack.hold_source(_plan) is not null;
     execute format(
       'select count(*) >= $1 from (select from %s where %I is not null limit $1) as t',
       _plan.target, _plan.embedding_column

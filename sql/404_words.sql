@@ -1,6 +1,6 @@
 -- Family: how search reads words.  In which language, from which column, by which index.
 -- Callers: 405_search_branch.sql, 330_index.sql, 305_vectorizer_prepare.sql, people.
--- Errors: PS001 unknown vectorizer, PS007 bad argument, PS014 not the owner.
+-- Errors: PS001 unknown vectorizer, PS007 bad argument, PS013 no table, PS014 not the owner.
 --
 -- From text_index_min_rows chunks on a vectorizer has a table beside its table of chunks,
 -- ai._pgstack_words_<id>: the words of each chunk, a tsvector, kept by triggers, under a GIN
@@ -300,11 +300,17 @@ declare
   _table text := _pgstack.words_table(build_words.id);
   _keys text := '';
   _key_names text := '';
+  _problem text;
 begin
   for _nr in 1 .. cardinality(_plan.key_columns) loop
     _keys := _keys || format('r.%I as key_%s, ', _plan.key_columns[_nr], _nr);
     _key_names := _key_names || format('key_%s, ', _nr);
   end loop;
+  _problem := _pgstack.hold_source(_plan);
+  if _problem is not null then
+    raise exception 'the words of "%" cannot be read: %', _plan.name, _problem
+      using errcode = 'PS013', hint = format('select * from pgstack.vectorizer_status where name = %L;', _plan.name);
+  end if;
   perform _pgstack.drop_words(build_words.id);
   execute format('lock table %s in share row exclusive mode', _plan.target);
   execute format(

@@ -344,3 +344,46 @@ $$;
 
 comment on function _pgstack.audit_tables(_pgstack.vectorizer_plan, oid) is
 'What a role reads of a vectorizer''s queues, and may write where only the worker should.';
+
+-- Whoever may put something on a table that the worker reads or writes has it run with the
+-- worker's rights: docs/explanation/trust.md.  Who may act as the owner of pgstack is told of
+-- elsewhere, and needs no detour.
+create or replace function _pgstack.audit_worker(plan _pgstack.vectorizer_plan, role oid)
+returns table (severity text, object text, what text, how text, remedy text)
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  with source as (
+    select c.oid, c.relowner, c.oid::regclass::text as called, o.relowner as pgstack
+    from _pgstack.vectorizer_sources() as s
+    cross join lateral unnest(s.source || s.members::oid[]) as m (oid)
+    join pg_class as c on c.oid = m.oid
+    join pg_class as o on o.oid = '_pgstack.vectorizer'::regclass
+    where s.id = plan.id and not pg_has_role(audit_worker.role, o.relowner, 'member')
+  )
+  select
+    'wide', s.called,
+    'what the owner puts there, such as an index over a function, runs with the rights of the worker',
+    case when s.relowner = audit_worker.role then 'it owns ' || s.called
+      else format('it is a member of %I, the owner of %s', pg_get_userbyid(s.relowner), s.called)
+    end,
+    coalesce(
+      _pgstack.leave_statement(audit_worker.role, s.relowner),
+      format(
+        'alter table %1$s owner to %2$I; grant select, insert, update, delete on %1$s to %3$I;',
+        s.called, pg_get_userbyid(s.pgstack), pg_get_userbyid(audit_worker.role)
+      )
+    )
+  from source as s
+  where s.relowner = any (_pgstack.acting_roles(audit_worker.role))
+  union all
+  select 'leak', s.called, 'a trigger put there runs with the rights of the worker', a.how, a.remedy
+  from source as s
+  cross join lateral _pgstack.access_summary(audit_worker.role, s.oid, 'trigger', null) as a
+  where not plan.has_table and a.how is not null
+    and s.relowner <> all (_pgstack.acting_roles(audit_worker.role));
+$$;
+
+comment on function _pgstack.audit_worker(_pgstack.vectorizer_plan, oid) is
+'By which tables a role can have the worker run what it wrote.';

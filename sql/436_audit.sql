@@ -63,6 +63,8 @@ begin
         select v.* from _pgstack.audit_views(p, _role) as v
         union all
         select q.* from _pgstack.audit_tables(p, _role) as q
+        union all
+        select w.* from _pgstack.audit_worker(p, _role) as w
       ) as a
       union all
       select a.* from _pgstack.audit_private(_role) as a
@@ -82,5 +84,5 @@ $$;
 comment on function pgstack.audit_leaks(name) is
 'What a role can reach through the objects of pgstack: source tables, chunks, views on them, queues, caches, functions, the bridge.
 role: default the caller''s; another''s only for the owner of pgstack.
-Returns severity, object, what is reached, how, and remedy: the SQL that closes it. leak: texts, vectors or questions that it may not read in their source. wide: more than a reader needs, or what a later revoke would not close. ok: as it should be, listed so that one sees what was looked at. A superuser gets one row.
+Returns severity, object, what is reached, how, and remedy: the SQL that closes it. leak: texts, vectors or questions that it may not read in their source. wide: more than a reader needs, or what a later revoke would not close, or the owner of a table that the worker reads. ok: as it should be, listed so that one sees what was looked at. A superuser gets one row.
 Nothing is changed, and nothing is run as that role. Raises PS007 unknown role, PS014 not your role.';

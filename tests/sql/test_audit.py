@@ -219,6 +219,9 @@ PLANTS = {
     "trigger on chunks": Plant(
         "grant trigger on letter_embedding_store to {bob}", "public.letter_embedding_store"
     ),
+    "trigger on a source that gets its vectors": Plant(
+        "grant trigger on card to {bob}", "public.card"
+    ),
     "our trigger on a table of bob's": Plant(
         "do $$ begin execute (select format('grant execute on function %s to {bob}', "
         "p.oid::regprocedure) from pg_proc as p where p.proname ~ '^_pgstack_capture' "
@@ -373,6 +376,15 @@ WIDE = {
         "create view mine as select s.chunk from letter as l join letter_embedding_store as s "
         "using (id) where l.tenant = current_user; grant select on mine to {bob}",
         "public.mine",
+    ),
+    "owner of a source": ("alter table letter owner to {bob}", "letter"),
+    "member of the owner of a source": (
+        "alter table card owner to {clerk}; grant {clerk} to {team}; grant {team} to {bob}", "card"
+    ),
+    "owner of a child of a source": (
+        "create table part () inherits (letter); alter table part enable row level security; "
+        "alter table part owner to {bob}",
+        "part",
     ),
     "function that reads chunks": (
         "create function mine() returns setof text language sql security definer "
