@@ -102,7 +102,8 @@ comment on function _pgstack.bridge_await(uuid) is
 'Waits for the answer to a question.';
 
 -- One question and its answer.  However it ends early, the question is withdrawn: a
--- statement that is cancelled stops the model.
+-- statement that is cancelled stops the model.  All second connections are of one role, so
+-- another session may have cancelled or ended ours: that is no cancel of the statement.
 create or replace function _pgstack.bridge_ask(kind text, payload jsonb, patience interval)
 returns _pgstack.answer
 language plpgsql volatile
@@ -111,16 +112,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _token uuid := gen_random_uuid();
+  _context text;
 begin
   perform _pgstack.bridge_send(_token, bridge_ask.kind, bridge_ask.payload, bridge_ask.patience);
   return _pgstack.bridge_await(_token);
 exception
-  when query_canceled then
-    perform _pgstack.bridge_withdraw(_token);
-    raise;
-  when connection_exception or connection_failure or connection_does_not_exist
+  when query_canceled or connection_exception or connection_failure or connection_does_not_exist
     or admin_shutdown or crash_shutdown or protocol_violation or internal_error
     or read_only_sql_transaction then
+    get stacked diagnostics _context = pg_exception_context;
+    if sqlstate = '57014' and position('on dblink connection' in _context) = 0 then
+      perform _pgstack.bridge_withdraw(_token);
+      raise;
+    end if;
     -- Without the connection the worker finds that nobody waits any more.
     perform _pgstack.bridge_reset();
     raise exception 'the bridge to the worker broke: %', sqlerrm

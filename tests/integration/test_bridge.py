@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, LiteralString
 
@@ -54,6 +55,9 @@ class InBackground:
             conn.execute(query)
         except psycopg.Error as exc:
             self.error = exc
+
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
 
     def end(self) -> psycopg.Error | None:
         self._thread.join(20)
@@ -354,6 +358,51 @@ def test_a_bridge_killed_while_it_waits_is_told_apart(
         models.clear()
         assert value(asker, "select vector_dims(pgstack.embed('lost'))") == 384
     sweep_until_no_requests(served)
+
+
+@pytest.mark.parametrize("way", ["pg_terminate_backend", "pg_cancel_backend"])
+def test_what_one_session_does_to_the_bridge_of_another_is_told(
+    make_role: Callable[[str], Connection], models: Models, way: str
+) -> None:
+    """All bridges log in as one role, so each may end another's: it costs a question at most."""
+    bob, eve = make_role("bob"), make_role("eve")
+    for conn in (bob, eve):
+        conn.execute("select pgstack.embed('open it')")
+    attack = f"select {way}({bridge_pid(bob)})::text"
+    models.misbehave(hang=True)
+    running = InBackground(bob, "select pgstack.embed('lost')")
+    models.await_stats(lambda stats: stats["concurrent"] == 1)
+    until = time.monotonic() + 20
+    while running.goes_on():
+        assert time.monotonic() < until
+        eve.execute("select t.x from dblink('pgstack', %s) as t (x text)", (attack,))
+    error = running.end()
+    assert error is not None
+    assert error.sqlstate == "PS009"
+    assert "the bridge to the worker broke" in str(error)
+    assert "Run the statement again" in str(error.diag.message_hint)
+    models.await_stats(lambda stats: stats["cancelled"] == 1, seconds=20)
+    models.clear()
+    eve.execute("select t.x from dblink('pgstack', %s) as t (x text)", (attack,))
+    for conn in (bob, eve):
+        assert value(conn, "select vector_dims(pgstack.embed('found'))") == 384
+
+
+def test_a_statement_cancelled_by_its_user_says_so(
+    served: Connection, served_url: str, models: Models
+) -> None:
+    """Also where the cancel finds it waiting for the bridge, and not between two looks."""
+    models.misbehave(hang=True)
+    with connect(served_url, autocommit=True) as asker:
+        for nr in range(5):
+            running = InBackground(asker, "select pgstack.embed('lost')")
+            models.await_stats(lambda stats: stats["concurrent"] == 1)
+            time.sleep(0.01 * nr)
+            served.execute("select pg_cancel_backend(%s)", (running.pid,))
+            error = running.end()
+            assert error is not None
+            assert error.sqlstate == "57014"
+            models.await_stats(lambda stats: stats["concurrent"] == 0)
 
 
 def test_a_bridge_used_for_something_else_recovers(served: Connection) -> None:
