@@ -176,6 +176,7 @@ declare
   _prepared integer := 0;
 begin
   perform _pgstack.drop_leftovers();
+  perform _pgstack.drop_old_words();
   for _id, _is_new, _is_outdated in
     select v.id, o.prepared_at is null, c.id is not null
     from ai.vectorizer as v

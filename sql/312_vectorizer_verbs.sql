@@ -80,11 +80,12 @@ begin
   perform _pgstack.check_manager();
   perform _pgstack.cancel_index_build(_plan.id);
   perform _pgstack.drop_capture(_plan.id);
-  perform _pgstack.drop_words(_plan.id);
   perform _pgstack.drop_prepared_search(_plan.id);
   perform _pgstack.drop_search_function(_plan);
   perform _pgstack.drop_forget_triggers(_plan.id, _plan.source);
   perform ai.drop_vectorizer(_plan.id, drop_vectorizer.drop_data);
+  -- Behind what locks the source: whoever makes words has that first, too.
+  perform _pgstack.drop_words(_plan.id);
   delete from _pgstack.work as w where w.vectorizer_id = _plan.id;
 end;
 $$;
