@@ -3,6 +3,7 @@
 pgstack.search() with its defaults, per row, ten rows, every judged question of every set.  Whole
 documents, one chunk each; the vector branch compares with every document (no index), so that
 the figures are those of the method.  The peer is the better of the two single branches.
+With --fusions the other ways to fuse beside it, which is the table of docs/adr/0010-fusion.md.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
 from bench import _judged, _tables
 from bench._goals import Results
@@ -21,10 +24,19 @@ from bench._judged import SETS, Judged
 from bench._tables import Connection, Table
 from pgstack.db import connect
 
-MODES = ("text", "vector", "hybrid")
-_SEARCH = (
-    "select id ->> 'id' from pgstack.search(%s, %s, k => 10, mode => %s, per => 'row',"
-    " embedding => %s) order by rank"
+WAYS: Mapping[str, LiteralString] = {
+    "text": "mode => 'text'",
+    "vector": "mode => 'vector'",
+    "hybrid": "mode => 'hybrid'",
+}
+FUSIONS: Mapping[str, LiteralString] = {
+    "rrf 60": "fusion => 'rrf', rrf_k => 60",
+    "rrf 20": "fusion => 'rrf', rrf_k => 20",
+    "fixed 0.5": "vector_weight => 0.5",
+}
+_SEARCH: LiteralString = (
+    "select id ->> 'id' from pgstack.search(%s, %s, k => 10, per => 'row', embedding => %s, {})"
+    " order by rank"
 )
 
 type Scores = Mapping[str, NDArray[np.float64]]
@@ -45,8 +57,9 @@ class Verdict:
         return self.high >= 0
 
 
-def case_b(dsn: str, results: Results, names: list[str], most: int) -> None:
-    """Search every set in every mode."""
+def case_b(dsn: str, results: Results, names: list[str], most: int, *, fusions: bool) -> None:
+    """Search every set in every mode, and with ``fusions`` fused in other ways, too."""
+    ways = {**WAYS, **FUSIONS} if fusions else WAYS
     if not (_judged.DATA / "retrieval").is_dir():
         results.notes.append(f"(b) skipped: no judged sets in {_judged.DATA} ($PGSTACK_DATA_DIR)")
         return
@@ -58,9 +71,9 @@ def case_b(dsn: str, results: Results, names: list[str], most: int) -> None:
             table = _tables.make(
                 conn, _table_name(name), judged.texts, judged.vectors, ids=judged.ids
             )
-            scores, took = measure(conn, table, judged)
+            scores, took = measure(conn, table, judged, ways)
             lines += describe(name, judged, scores)
-            spent = ", ".join(f"{mode} {took[mode]:.1f} ms" for mode in MODES)
+            spent = ", ".join(f"{way} {took[way]:.1f} ms" for way in ways)
             print(f"{lines[-1]}\n  (a search: {spent})", flush=True)
             judge(results, name, scores)
             _tables.drop(conn, table.name)
@@ -72,20 +85,23 @@ def _table_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-def measure(conn: Connection, table: Table, judged: Judged) -> tuple[Scores, dict[str, float]]:
-    """Return the nDCG@10 of every question in every mode, and the milliseconds of a search."""
-    scores: dict[str, list[float]] = {mode: [] for mode in MODES}
-    took: dict[str, list[float]] = {mode: [] for mode in MODES}
+def measure(
+    conn: Connection, table: Table, judged: Judged, ways: Mapping[str, LiteralString]
+) -> tuple[Scores, dict[str, float]]:
+    """Return the nDCG@10 of every question by every way, and the milliseconds of a search."""
+    calls = {way: sql.SQL(_SEARCH).format(sql.SQL(ways[way])).as_bytes() for way in ways}
+    scores: dict[str, list[float]] = {way: [] for way in ways}
+    took: dict[str, list[float]] = {way: [] for way in ways}
     for question, text in judged.questions.items():
         vector = _tables.packed(judged.question_vectors[question])
-        for mode in MODES:
+        for way, call in calls.items():
             began = time.perf_counter()
-            rows = conn.execute(_SEARCH, (table.name, text, mode, vector)).fetchall()
-            took[mode].append((time.perf_counter() - began) * 1000)
+            rows = conn.execute(call, (table.name, text, vector)).fetchall()
+            took[way].append((time.perf_counter() - began) * 1000)
             found = [row[0] for row in rows]
-            scores[mode].append(_judged.ndcg(found, judged.relevant[question]))
-    medians = {mode: statistics.median(values) for mode, values in took.items()}
-    return {mode: np.array(values) for mode, values in scores.items()}, medians
+            scores[way].append(_judged.ndcg(found, judged.relevant[question]))
+    medians = {way: statistics.median(values) for way, values in took.items()}
+    return {way: np.array(values) for way, values in scores.items()}, medians
 
 
 def verdict(scores: Scores) -> Verdict:
@@ -110,7 +126,7 @@ def describe(name: str, judged: Judged, scores: Scores) -> list[str]:
 
 def _line(name: str, scores: Scores, bm25: float | None, vector: float | None) -> str:
     compared = verdict(scores)
-    means = ", ".join(f"{mode} {scores[mode].mean():.4f}" for mode in MODES)
+    means = ", ".join(f"{way} {values.mean():.4f}" for way, values in scores.items())
     before = f"; before: BM25 {bm25 or '-'}, MiniLM {vector or '-'}" if bm25 or vector else ""
     return (
         f"  {name:18} {means}; {compared.difference:+.4f}"

@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument("--diskann-rows", type=int, default=20_000, help="of (c): it builds slowly")
     parser.add_argument("--runs", type=int, default=300, help="searches of (a), (c), (d) each")
     parser.add_argument("--questions", type=int, default=1000, help="the most of a set of (b)")
+    parser.add_argument(
+        "--fusions", action="store_true", help="of (b): the other ways to fuse, too"
+    )
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is stopped then, too
     results = Results()
@@ -52,7 +55,9 @@ def main() -> None:
     with _stack.database() as dsn:
         cases: dict[str, Callable[[], None]] = {
             "a": lambda: case_a(dsn, results, min(args.rows, 60_000), args.runs),
-            "b": lambda: case_b(dsn, results, args.set or list(SETS), args.questions),
+            "b": lambda: case_b(
+                dsn, results, args.set or list(SETS), args.questions, fusions=args.fusions
+            ),
             "c": lambda: case_c(dsn, results, args.rows, args.runs, args.diskann_rows),
             "d": lambda: case_d(dsn, results, sizes, args.runs),
         }
