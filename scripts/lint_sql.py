@@ -28,7 +28,7 @@ IGNORED: dict[str, str] = {}
 INLINED: tuple[str, ...] = (
     "_pgstack.content_version(content jsonb)",
     "_pgstack.key_digest(key jsonb)",
-    "_pgstack.setting_catalogue()",
+    "_pgstack.setting_catalogue(name text,default_value text,pattern text,description text)",
 )
 
 

@@ -267,9 +267,6 @@ $$;
 comment on function _pgstack.run_search(_pgstack.vectorizer_plan, _pgstack.search_request) is
 'The rows that the statement of a request finds, in order.';
 
--- A short list has three causes: nothing more fits; the best chunks were of few rows; or the
--- walk along an index ended before enough rows satisfied the condition.  So: deeper, then
--- without the index.
 create or replace function _pgstack.try_hard(request _pgstack.search_request)
 returns void
 language plpgsql volatile
@@ -289,6 +286,9 @@ $$;
 comment on function _pgstack.try_hard(_pgstack.search_request) is
 'Makes the vector index that a request goes by try as hard as it must.';
 
+-- A short list has three causes: nothing more fits; the best chunks were of few rows; or the
+-- walk along an index ended before enough rows satisfied the condition.  So: deeper, then
+-- without the index.
 create or replace function _pgstack.search_hits(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request
 )

@@ -161,7 +161,7 @@ begin
       format('the plan does not use %s', _request ->> 'index'),
       'Look at enable_indexscan and at the costs set in this session; pgstack.search_sql() gives the statement to explain.';
   end if;
-  if _effort < (_request ->> 'depth')::integer then
+  if _request ->> 'vector_route' = 'index' and _effort < (_request ->> 'depth')::integer then
     return query select
       'ef too small',
       format('hnsw.ef_search is %s, its most is 1000, and %s candidates are wanted: the walk goes on behind them in looser order', _effort, _request ->> 'depth'),
