@@ -13,16 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -36,6 +31,8 @@ from pgstack.db import connect
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
 from pgstack.embedded.modelserver import start_deterministic
+from tests import nursery
+from tests.places import place
 
 EXISTING_SERVER = os.environ.get("PGSTACK_TEST_SERVER")
 Connection = psycopg.Connection[Any]
@@ -47,6 +44,8 @@ SETTINGS = {
     "full_page_writes": "off",
     "max_connections": "200",
     "autovacuum_naptime": "5s",
+    "shared_buffers": "256MB",
+    "max_wal_size": "256MB",
 }
 
 
@@ -70,15 +69,13 @@ def server() -> Iterator[Server]:
     if EXISTING_SERVER:
         yield Server(dsn=partial(uri, EXISTING_SERVER))
         return
-    root = Path(tempfile.mkdtemp(prefix="pgstack-test-"))
-    root.chmod(0o755)  # as root, the server runs as another user, who must get in
-    home = Home(root / "home")
-    try:
-        postgres.start(home, settings=SETTINGS)
-        yield Server(dsn=partial(postgres.dsn, home))
-    finally:
-        postgres.stop(home, mode="immediate")
-        shutil.rmtree(root, ignore_errors=True)
+    with place("pgstack-test-") as root:
+        home = Home(root / "home")
+        try:
+            postgres.start(home, settings=SETTINGS)
+            yield Server(dsn=partial(postgres.dsn, home))
+        finally:
+            postgres.stop(home, mode="immediate")
 
 
 @pytest.fixture(scope="session")
@@ -163,10 +160,8 @@ class Worker:
 
     def __init__(self, dsn: str, models_url: str, *options: str) -> None:
         self.dsn = dsn
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pgstack.worker", "--database-url", dsn, *options],
-            env={**os.environ, "OLLAMA_HOST": models_url},
-        )
+        environment = {**os.environ, "OLLAMA_HOST": models_url}
+        self.process = nursery.start(["--database-url", dsn, *options], environment)
 
     def wait_until_present(self) -> None:
         """Return once the worker listens."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from psycopg import sql
 from pgstack import install
 from pgstack.db import connect
 from pgstack.embedded.home import Home
+from tests import places
 from tests.faults.harness import Stack
 from tests.faults.servers import Database, ModelServer
 
@@ -37,10 +37,8 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that PostgreSQL's user can reach."""
-    directory = Path(tempfile.mkdtemp(prefix="pgstack-fault-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with places.place("pgstack-fault-") as directory:
+        yield directory
 
 
 @contextmanager
@@ -61,13 +59,8 @@ def running(home: Home) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
     """A PostgreSQL to be killed."""
-    root = Path(tempfile.mkdtemp(prefix="pgstack-fault-"))
-    root.chmod(0o755)
-    try:
-        with running(Home(root / "home")) as database:
-            yield database
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with places.place("pgstack-fault-") as root, running(Home(root / "home")) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pgstack.db import connect
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
 from tests.conftest import EXISTING_SERVER, SETTINGS, Server
+from tests.places import place
 
 Connection = psycopg.Connection[Any]
 
@@ -89,17 +89,15 @@ def dump(server: Server, second_server: Home) -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def second_server() -> Iterator[Home]:
     """Another PostgreSQL, which takes TCP connections with passwords."""
-    root = Path(tempfile.mkdtemp(prefix="pgstack-test2-"))
-    root.chmod(0o755)
-    home = Home(root / "home")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    try:
-        postgres.start(home, tcp_port=port, settings=SETTINGS)
-        yield home
-    finally:
-        postgres.stop(home, mode="immediate")
-        shutil.rmtree(root, ignore_errors=True)
+    with place("pgstack-test2-") as root:
+        home = Home(root / "home")
+        try:
+            postgres.start(home, tcp_port=port, settings=SETTINGS)
+            yield home
+        finally:
+            postgres.stop(home, mode="immediate")
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from pgstack.embedded import postgres, stack
 from pgstack.embedded.home import Home
+from tests import places
 
 # Durability is not what these tests are about, and the machine is small.
 QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
@@ -30,6 +30,7 @@ import importlib.metadata, os, psycopg, pwd, sys
 from pathlib import Path
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
+from tests import places
 importlib.metadata.version("psycopg")
 if len(sys.argv) > 2:
     user = pwd.getpwnam(sys.argv[2])
@@ -44,11 +45,9 @@ print(postgres.listener(home))
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that PostgreSQL's user can reach (tmp_path is closed to others)."""
-    directory = Path(tempfile.mkdtemp(prefix="pgstack-test-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    """A directory that PostgreSQL's user can reach."""
+    with places.place("pgstack-test-") as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -77,23 +76,42 @@ def quick() -> dict[str, str]:
     return dict(QUICK)
 
 
+@pytest.fixture(scope="session")
+def mould() -> Iterator[Home]:
+    """A home that was started once and stopped, to be copied: initdb takes longer than a test."""
+    with places.place("pgstack-test-") as directory:
+        home = Home(directory / "home")
+        postgres.start(home, settings=QUICK)
+        postgres.stop(home)
+        yield home
+
+
 @pytest.fixture
-def running(home: Home) -> Home:
-    """A home whose PostgreSQL runs."""
-    postgres.start(home, settings=QUICK)
+def made(mould: Home, home: Home) -> Home:
+    """A home whose PostgreSQL was set up before, and does not run."""
+    found = mould.root.stat()
+    home.root.mkdir(found.st_mode & 0o777)
+    os.chown(home.root, found.st_uid, found.st_gid)
+    subprocess.run(["cp", "-a", mould.data, home.data], check=True)
+    subprocess.run(["cp", "-a", "--link", mould.server_tree, home.server_tree], check=True)
     return home
+
+
+@pytest.fixture
+def running(made: Home) -> Home:
+    """A home whose PostgreSQL runs."""
+    postgres.start(made, settings=QUICK)
+    return made
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Home]:
     """One running server for the tests that only look."""
-    directory = Path(tempfile.mkdtemp(prefix="pgstack-test-"))
-    directory.chmod(0o755)
-    home = Home(directory / "home")
-    postgres.start(home, settings=QUICK)
-    yield home
-    postgres.stop(home)
-    shutil.rmtree(directory)
+    with places.place("pgstack-test-") as directory:
+        home = Home(directory / "home")
+        postgres.start(home, settings=QUICK)
+        yield home
+        postgres.stop(home)
 
 
 @pytest.fixture(scope="session")

@@ -275,12 +275,12 @@ def test_tcp_wants_the_password(home: Home, quick: dict[str, str], query: Query)
     assert stat.S_IMODE(home.password_file.stat().st_mode) == 0o600
 
 
-def test_tcp_password_lasts(home: Home, quick: dict[str, str]) -> None:
-    postgres.start(home, tcp_port=free_port(), settings=quick)
-    password = home.password_file.read_text().strip()
-    postgres.stop(home)
+def test_tcp_password_lasts(made: Home, quick: dict[str, str]) -> None:
+    postgres.start(made, tcp_port=free_port(), settings=quick)
+    password = made.password_file.read_text().strip()
+    postgres.stop(made)
     port = free_port()
-    postgres.start(home, tcp_port=port, settings=quick)
+    postgres.start(made, tcp_port=port, settings=quick)
     with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/pgstack", password=password):
         pass
 
@@ -292,10 +292,14 @@ def test_tcp_cannot_be_added_to_a_running_server(running: Home) -> None:
     assert str(caught.value.hint).startswith("pgstack down")
 
 
-def test_a_port_in_use_is_reported(home: Home, quick: dict[str, str]) -> None:
+def test_a_port_in_use_is_reported(
+    made: Home, quick: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has waited in vain for a dying server, which might be the one that holds it."""
+    monkeypatch.setattr(postgres, "_LEFTOVER_SECONDS", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(EmbeddedError, match="Address already in use"):
-            postgres.start(home, tcp_port=port, settings=quick)
+            postgres.start(made, tcp_port=port, settings=quick)

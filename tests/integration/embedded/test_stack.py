@@ -139,16 +139,16 @@ def test_up_starts_all_and_down_stops_all(home: Home) -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_up_again_changes_nothing(home: Home) -> None:
-    first, second = up(home), up(home)
+def test_up_again_changes_nothing(made: Home) -> None:
+    first, second = up(made), up(made)
     for name in ("postgres", "model_server", "worker"):
         assert getattr(first, name).pid == getattr(second, name).pid
     assert second.worker.restarts == 0
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_worker_without_a_model_server_is_left_out(home: Home) -> None:
-    found = up(home, models=False)
+def test_a_worker_without_a_model_server_is_left_out(made: Home) -> None:
+    found = up(made, models=False)
     assert (found.postgres.running, found.worker.running) == (True, False)
 
 
@@ -179,95 +179,95 @@ def test_status_of_nothing(home: Home) -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_parts_can_be_left_out_and_added(home: Home) -> None:
-    assert not up(home, worker=False, models=False).worker.running
-    assert not supervisor.is_alive(home)
-    assert not up(home, worker=False).worker.running
-    assert up(home).worker.running
-    assert up(home, worker=False, models=False).worker.running
+def test_parts_can_be_left_out_and_added(made: Home) -> None:
+    assert not up(made, worker=False, models=False).worker.running
+    assert not supervisor.is_alive(made)
+    assert not up(made, worker=False).worker.running
+    assert up(made).worker.running
+    assert up(made, worker=False, models=False).worker.running
 
 
-def test_the_worker_gets_the_model_server(home: Home, stand_ins: Path) -> None:
-    found = up(home)
+def test_the_worker_gets_the_model_server(made: Home, stand_ins: Path) -> None:
+    found = up(made)
     wait_for((stand_ins / "worker.json").exists)
     assert worker_environment(stand_ins)["OLLAMA_HOST"] == found.model_server_url
 
 
 def test_a_foreign_model_server_replaces_ours(
-    home: Home, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
+    made: Home, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert up(home).model_server.running
+    assert up(made).model_server.running
     monkeypatch.setenv("OLLAMA_HOST", "http://models.example:11434")
-    found = up(home)
+    found = up(made)
     assert not found.model_server.running
     assert found.model_server_url == "http://models.example:11434"
     wait_for(lambda: worker_environment(stand_ins)["OLLAMA_HOST"] == found.model_server_url)
 
 
 def test_children_do_not_inherit_libpq_settings(
-    home: Home, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
+    made: Home, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGAPPNAME", "somebody else")
-    up(home)
+    up(made)
     wait_for((stand_ins / "worker.json").exists)
     environment = worker_environment(stand_ins)
     assert "PGAPPNAME" not in environment
-    assert environment["PGSTACK_HOME"] == str(home.root)
+    assert environment["PGSTACK_HOME"] == str(made.root)
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_crashed_worker_comes_back(home: Home) -> None:
-    first = up(home).worker.pid
+def test_a_crashed_worker_comes_back(made: Home) -> None:
+    first = up(made).worker.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: stack.status(home).worker.pid not in (first, None))
-    assert stack.status(home).worker.restarts == 1
+    wait_for(lambda: stack.status(made).worker.pid not in (first, None))
+    assert stack.status(made).worker.restarts == 1
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_worker_follows_the_model_server_to_its_new_address(home: Home) -> None:
-    first = up(home)
+def test_a_worker_follows_the_model_server_to_its_new_address(made: Home) -> None:
+    first = up(made)
     assert first.model_server.pid is not None
     os.kill(first.model_server.pid, signal.SIGKILL)
-    wait_for(lambda: stack.model_server_url(home) not in (first.model_server_url, None))
-    wait_for(lambda: stack.status(home).worker.pid not in (first.worker.pid, None))
-    assert stack.status(home).worker.restarts == 0
+    wait_for(lambda: stack.model_server_url(made) not in (first.model_server_url, None))
+    wait_for(lambda: stack.status(made).worker.pid not in (first.worker.pid, None))
+    assert stack.status(made).worker.restarts == 0
 
 
 @pytest.mark.parametrize("name", ["models", "worker"])
 def test_what_does_not_stay_up_is_reported_with_its_log(
-    home: Home, stand_ins: Path, name: str
+    made: Home, stand_ins: Path, name: str
 ) -> None:
     (stand_ins / f"{name}-crash").touch()
     with pytest.raises(EmbeddedError, match="broken") as caught:
-        up(home, connected=False)
+        up(made, connected=False)
     assert "tail" in str(caught.value.hint)
     (stand_ins / f"{name}-crash").unlink()
-    assert up(home).worker.running
+    assert up(made).worker.running
 
 
-def test_a_program_that_ignores_sigterm_is_killed(home: Home, stand_ins: Path) -> None:
+def test_a_program_that_ignores_sigterm_is_killed(made: Home, stand_ins: Path) -> None:
     (stand_ins / "stubborn").touch()
-    pid = up(home, worker=False).model_server.pid
-    stack.down(home)
+    pid = up(made, worker=False).model_server.pid
+    stack.down(made)
     assert not exists(pid)
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_killed_supervisor_takes_its_children_along(home: Home) -> None:
-    first = up(home)
-    found = supervisor.read_state(home)
+def test_a_killed_supervisor_takes_its_children_along(made: Home) -> None:
+    first = up(made)
+    found = supervisor.read_state(made)
     assert found is not None
     os.kill(found.pid, signal.SIGKILL)
     wait_for(lambda: not exists(first.worker.pid) and not exists(first.model_server.pid))
-    assert not stack.status(home).worker.running
-    assert up(home).worker.running
+    assert not stack.status(made).worker.running
+    assert up(made).worker.running
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_supervisor_ends_when_its_home_moves(home: Home, place: Path) -> None:
-    first = up(home)
-    moved = Home(home.root.rename(place / "elsewhere"))
+def test_a_supervisor_ends_when_its_home_moves(made: Home, place: Path) -> None:
+    first = up(made)
+    moved = Home(made.root.rename(place / "elsewhere"))
     wait_for(lambda: not supervisor.is_alive(moved))
     assert not exists(first.worker.pid)
     assert up(moved).worker.running
@@ -275,12 +275,12 @@ def test_a_supervisor_ends_when_its_home_moves(home: Home, place: Path) -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_up_mends_a_killed_server(home: Home) -> None:
-    pid = up(home).postgres.pid
+def test_up_mends_a_killed_server(made: Home) -> None:
+    pid = up(made).postgres.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not postgres.is_running(home))
-    found = up(home)
+    wait_for(lambda: not postgres.is_running(made))
+    found = up(made)
     assert found.postgres.running
     assert found.worker.running
 
@@ -296,10 +296,10 @@ def test_root_hands_the_supervisor_to_a_user_who_can_run_it(
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_log_files(home: Home) -> None:
-    assert stack.log_files(home) == {}
-    up(home)
-    files = stack.log_files(home)
+def test_log_files(made: Home) -> None:
+    assert stack.log_files(made) == {}
+    up(made)
+    files = stack.log_files(made)
     assert set(files) == {"postgres", MODEL_SERVER, WORKER, "supervisor"}
     assert "ready to accept connections" in files["postgres"].read_text()
 
