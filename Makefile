@@ -5,6 +5,8 @@
 
 # Not into the environment: a test that runs make would hand it on.
 unexport ARGS
+# The hundreds of programs that tests start read what was compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup setup-dev test test-slow soak check lint format bench reference clean
@@ -12,8 +14,9 @@ unexport ARGS
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 PY_FOLDERS := pgstack cli tests bench scripts
-# Two processes, each with servers of its own: most tests wait more than they compute.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Three processes, each with servers of its own: what waits leaves two cores to the others. In
+# the order of the folders: e2e and faults, whose files take longest, do not come last.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # `make soak` alone runs these: they take as long as they are told to.
 EXCLUDED := $(if $(CI),not soak,not soak and not slow)
 

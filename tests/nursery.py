@@ -1,7 +1,7 @@
 """Workers for tests: real processes, forked from one that has imported all that a worker needs.
 
 To start Python and import the clients costs more processor time than most tests need.  A forked
-worker runs ``python -m pgstack.worker`` from its first line on; the faults suite starts Python.
+worker runs ``python -m pgstack.worker`` from its first line on.
 
 As a program this is the process that forks: it reads requests, one packet each, from its standard
 input, a socket, and ends with whoever holds the other end.
@@ -57,11 +57,13 @@ class Process:
             os.kill(self.pid, signum)
 
 
-def start(arguments: list[str], environment: dict[str, str]) -> Process:
-    """Start a worker, whose output goes where this process's goes at this moment."""
+def start(
+    arguments: list[str], environment: dict[str, str], output: tuple[int, int] = (1, 2)
+) -> Process:
+    """Start a worker that writes to these files: as they are now, this process's own."""
     parent = _nursery()
     request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
-    return Process(parent, _asked(parent, request, [1, 2])["pid"])
+    return Process(parent, _asked(parent, request, [*output])["pid"])
 
 
 @cache

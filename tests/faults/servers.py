@@ -25,6 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgstack.embedded import postgres
 from pgstack.embedded.home import Home
+from tests import nursery
 from tests.faults.waiting import wait_for
 
 # What a killed process had written survives: only a crash of the machine could lose it.
@@ -151,14 +152,20 @@ class Worker:
         self, dsn: str, models_url: str, log: Path, *options: str, **environment: str
     ) -> None:
         self.log = log
+        self.process: subprocess.Popen[bytes] | nursery.Process
+        arguments = ["--database-url", dsn, *options]
+        told = {**os.environ, "OLLAMA_HOST": models_url, **environment}
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pgstack.worker", "--database-url", dsn, *options],
-                env={**os.environ, "OLLAMA_HOST": models_url, **environment},
-                stdin=subprocess.DEVNULL,
-                stderr=output,
-                stdout=output,
-            )
+            if environment:  # what the C library or Python reads as it starts
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "pgstack.worker", *arguments],
+                    env=told,
+                    stdin=subprocess.DEVNULL,
+                    stderr=output,
+                    stdout=output,
+                )
+            else:
+                self.process = nursery.start(arguments, told, (output.fileno(), output.fileno()))
 
     def kill(self, signum: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:

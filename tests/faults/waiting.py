@@ -13,9 +13,13 @@ def wait_for(
     seconds: float = 30,
     explain: Callable[[], str] = str,
 ) -> None:
-    """Return once ``condition`` holds; fail with ``what`` and what ``explain`` adds."""
-    until = time.monotonic() + seconds
+    """Return once ``condition`` holds; fail with ``what`` and what ``explain`` adds.
+
+    It is asked more seldom the longer it takes: most ask a database, in a new connection.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}\n{explain()}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 10), 0.2))
