@@ -186,6 +186,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform _pgstack.check_setting(configure.name, configure.value);
+  if configure.name = 'target_recall' then
+    delete from _pgstack.prepared_search;
+  end if;
   if configure.value is null then
     delete from _pgstack.setting as s where s.name = configure.name;
     return;

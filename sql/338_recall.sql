@@ -211,6 +211,9 @@ begin
       set_config('diskann.query_rescore', coalesce(_rescore, '50'), true),
       set_config('diskann.query_search_list_size', coalesce(_list_size, '100'), true);
   end if;
+  if _stored then
+    delete from _pgstack.prepared_search as p where p.vectorizer_id = _plan.id;
+  end if;
 end;
 $$;
 

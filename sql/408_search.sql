@@ -70,53 +70,49 @@ $$;
 comment on function _pgstack.refuse(text, text, text) is
 'Raises PS007 for a value that an argument cannot have.';
 
--- Conditions of its own for each argument: at every search, and a call takes longer than they.
+-- One expression finds what is wrong, which is nothing at most searches.
 create or replace function _pgstack.check_search(request _pgstack.search_request)
-returns void
+returns _pgstack.search_request
 language plpgsql immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  _bad text := case
+    when request.k is null or request.k not between 1 and 1000 then 'k'
+    when request.mode is null or request.mode not in ('vector', 'text', 'hybrid') then 'mode'
+    when request.per is null or request.per not in ('chunk', 'row') then 'per'
+    when request.fusion is null or request.fusion not in ('convex', 'rrf') then 'fusion'
+    when request.vector_weight not between 0 and 1 then 'vector_weight'
+    when request.rrf_k not between 0 and 10000 then 'rrf_k'
+    when request.depth not between 1 and 10000 then 'depth'
+    when request.target_recall not between 0 and 1 then 'target_recall'
+    when request.mode = 'vector' and request.embedding is not null then null
+    when request.query is null then 'query'
+    when request.query !~ '\S' then 'empty'
+  end;
 begin
-  if request.k is null or request.k not between 1 and 1000 then
-    perform _pgstack.refuse('k', request.k::text, '1 to 1000');
-  end if;
-  if request.mode is null or request.mode not in ('vector', 'text', 'hybrid') then
-    perform _pgstack.refuse('mode', request.mode, 'vector, text or hybrid');
-  end if;
-  if request.per is null or request.per not in ('chunk', 'row') then
-    perform _pgstack.refuse('per', request.per, 'chunk or row');
-  end if;
-  if request.fusion is null or request.fusion not in ('convex', 'rrf') then
-    perform _pgstack.refuse('fusion', request.fusion, 'convex or rrf');
-  end if;
-  if request.vector_weight not between 0 and 1 then
-    perform _pgstack.refuse('vector_weight', request.vector_weight::text, '0 to 1');
-  end if;
-  if request.rrf_k not between 0 and 10000 then
-    perform _pgstack.refuse('rrf_k', request.rrf_k::text, '0 to 10000');
-  end if;
-  if request.depth not between 1 and 10000 then
-    perform _pgstack.refuse('depth', request.depth::text, '1 to 10000');
-  end if;
-  if request.target_recall not between 0 and 1 then
-    perform _pgstack.refuse('target_recall', request.target_recall::text, '0 to 1');
-  end if;
-  if request.mode = 'vector' and request.embedding is not null then
-    return;
-  end if;
-  if request.query is null then
-    perform _pgstack.refuse('query', null, 'what to look for, in plain words');
-  end if;
-  if request.query !~ '\S' then
+  if _bad is null then
+    return request;
+  elsif _bad = 'empty' then
     raise exception 'there is nothing to search for in an empty text'
       using errcode = 'PS007', hint = 'Pass some words.';
   end if;
+  perform _pgstack.refuse(_bad, to_jsonb(request) ->> _bad, case _bad
+    when 'k' then '1 to 1000'
+    when 'mode' then 'vector, text or hybrid'
+    when 'per' then 'chunk or row'
+    when 'fusion' then 'convex or rrf'
+    when 'rrf_k' then '0 to 10000'
+    when 'depth' then '1 to 10000'
+    when 'query' then 'what to look for, in plain words'
+    else '0 to 1'
+  end);
 end;
 $$;
 
 comment on function _pgstack.check_search(_pgstack.search_request) is
-'Raises PS007 for arguments search() cannot use.';
+'Returns a request as it is; raises PS007 for arguments search() cannot use.';
 
 create or replace function _pgstack.new_request(
   query text, k integer, mode text, per text, fusion text, vector_weight float8, rrf_k integer,
@@ -140,8 +136,7 @@ begin
   _request.depth := new_request.depth;
   _request.target_recall := new_request.target_recall;
   _request.embedding := new_request.embedding;
-  perform _pgstack.check_search(_request);
-  return _request;
+  return _pgstack.check_search(_request);
 end;
 $$;
 
@@ -404,20 +399,37 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _request _pgstack.search_request := _pgstack.new_request(
-    search.query, search.k, search.mode, search.per, search.fusion, search.vector_weight,
-    search.rrf_k, search.depth, search.target_recall, search.embedding
-  );
+  _request _pgstack.search_request;
   _plan _pgstack.vectorizer_plan;
+  _prepared record;
+  _vector @extschema:vector@.vector;
   _plain boolean := search.mode <> 'hybrid' and search.per = 'chunk' and search.diversity = 0
     and search.rerank is null;
 begin
-  if _plain and search.mode = 'vector' and search.filter is null and search.depth is null then
-    return query select p.* from _pgstack.run_prepared_search(search.vectorizer, _request) as p;
-    if found then
-      return;
+  -- One expression: each costs some microseconds.
+  if _plain and search.mode = 'vector' and search.k > 0 and search.filter is null
+    and search.depth is null and search.vector_weight is null and search.rrf_k is null
+    and search.fusion in ('convex', 'rrf') and (search.query ~ '\S' or search.embedding is not null)
+    and coalesce(search.target_recall::text, current_setting('pgstack.target_recall', true), '') = ''
+  then
+    _prepared := _pgstack.prepared_call(search.vectorizer, search.k);
+    if _prepared.call is not null then
+      _vector := coalesce(
+        search.embedding, _pgstack.remembered_vector(search.query, _prepared.model, 'query')
+      );
+      if @extschema:vector@.vector_dims(_vector) = _prepared.dimensions then
+        return query execute format('select * from _pgstack.%I($1, null, null, $2, $2)', _prepared.call)
+        using _vector, search.k;
+        if found then
+          return;
+        end if;
+      end if;
     end if;
   end if;
+  _request := _pgstack.new_request(
+    search.query, search.k, search.mode, search.per, search.fusion, search.vector_weight,
+    search.rrf_k, search.depth, search.target_recall, search.embedding
+  );
   _plan := _pgstack.vectorizer_plan(search.vectorizer);
   if _plain then
     _request.condition := _pgstack.search_condition(_plan, search.filter);

@@ -143,8 +143,8 @@ def test_a_lost_index_is_built_again_as_it_was(db: Connection, worker: Any) -> N
     assert "m='6'" in made
     await_true(
         db,
-        "select (_pgstack.prepared_search('docs')).index"
-        " = 'docs_embedding_store_embedding_idx'::regclass",
+        "select exists (select from _pgstack.prepared_search"
+        " where index = 'docs_embedding_store_embedding_idx'::regclass)",
     )
 
 

@@ -181,11 +181,9 @@ def test_a_narrow_filter_reads_its_own_rows_only(plants: Connection, garden: Kin
 def test_the_prepared_search_walks_along_the_index(plants: Connection, garden: Kind) -> None:
     """By a plan that is kept, and that knows neither how many rows there are nor are wanted."""
     plants.execute("select _pgstack.prepare_search(id) from ai.vectorizer where name = 'plant'")
-    is_prepared = (
-        "select exists (select from _pgstack.prepared_search('plant') as p where p.index > 0)"
-    )
+    is_prepared = "select (_pgstack.prepared_call('plant', 10)).call is not null"
     assert value(plants, is_prepared) == (garden.method is not None)
-    for k in ("1", "10", "100"):
+    for k in ("1", "10", "20", "100"):
         query = call("vector", "'plant'", "null", k)
         with plants.transaction(force_rollback=True):
             plants.execute("delete from _pgstack.prepared_search")

@@ -84,7 +84,7 @@ def test_it_gives_what_the_general_search_gives(conn: Conn, method: str, ops: st
         conn.execute("create extension if not exists vectorscale")
     prepared(conn, method, ops)
     for number in range(1, ROWS, 20):
-        for k in (1, 10, 40):
+        for k in (1, 10, 20):
             before = runs(conn)
             rows = found(conn, number, k)
             assert runs(conn) == before + 1
@@ -158,18 +158,24 @@ def test_it_asks_as_much_of_the_index_as_was_measured(
             create policy noted on docs_embedding_store as restrictive using (note_effort());
             grant select on docs to {0};
             grant all on sequence asked to {0};
-            set local role {0};
             """
         ).format(reader)
     )
     efforts = []
     for target in ("0.4", "0.9", "0.99"):
-        docs.execute("select set_config('pgstack.target_recall', %s, true)", (target,))
+        docs.execute("reset role")
+        docs.execute("select pgstack.configure('target_recall', %s)", (target,))
+        docs.execute("select _pgstack.prepare_search(id) from ai.vectorizer")
+        docs.execute(sql.SQL("set local role {}").format(reader))
         assert len(query(docs)) == 10
         efforts += docs.execute("select last_value from asked").fetchall()
     assert efforts == [(20,), (77,), (140,)]
     assert runs(docs) == 3
     assert docs.execute("select current_setting('hnsw.ef_search')").fetchone() == ("40",)
+    docs.execute("set local pgstack.target_recall = 0.9")
+    assert len(query(docs)) == 10
+    assert docs.execute("select last_value from asked").fetchone() == (77,)
+    assert runs(docs) == 3  # a target of its own: the general search
 
 
 def query(conn: Conn) -> list[Any]:
@@ -197,39 +203,48 @@ def test_fewer_rows_than_wanted_are_all_found(docs: Conn) -> None:
         {"per": "row"},
         {"diversity": 0.5},
         {"depth": 50},
+        {"k": 40},
+        {"target_recall": 0.99},
     ],
     ids=str,
 )
 def test_whatever_else_is_asked_goes_the_general_way(docs: Conn, options: dict[str, Any]) -> None:
-    assert len(found(docs, **options)) == 10
+    assert len(found(docs, **options)) == options.get("k", 10)
     assert runs(docs) == 0
 
 
 @pytest.mark.parametrize(
-    ("change", "serves_again"),
+    ("change", "serves", "serves_again"),
     [
-        ("drop index near", False),
-        ("create index on docs_embedding_store using hnsw (embedding vector_cosine_ops)", True),
-        ("create index on docs_embedding_store (chunk)", True),
+        ("drop index near", False, False),
+        ("create index on docs_embedding_store (chunk)", True, True),
         (
-            "update ai.vectorizer set config = jsonb_set(config, '{embedding,model}', '\"other\"')",
+            "create index on docs_embedding_store using hnsw (embedding vector_cosine_ops);"
+            "drop index near",
+            False,
             True,
         ),
+        (
+            "update ai.vectorizer set config = jsonb_set(config, '{embedding,model}', '\"other\"')",
+            False,
+            True,
+        ),
+        ("select pgstack.configure('target_recall', '0.99')", False, True),
+        ("select * from pgstack.recall('docs', 5)", False, True),
     ],
 )
 def test_it_serves_as_long_as_nothing_has_changed(
-    docs: Conn, change: LiteralString, serves_again: bool
+    docs: Conn, change: LiteralString, serves: bool, serves_again: bool
 ) -> None:
     docs.execute(change)
     assert len(found(docs)) == 10
-    assert runs(docs) == 0
-    due = docs.execute("select statement from _pgstack.index_due()").fetchall()
-    assert due == []  # the vectorizer is paused
+    assert runs(docs) == serves
+    assert docs.execute("select statement from _pgstack.index_due()").fetchall() == []  # paused
     docs.execute("select pgstack.resume_vectorizer('docs')")
     while due := docs.execute("select statement from _pgstack.index_due()").fetchall():
         docs.execute(due[0][0].encode())
     assert len(found(docs)) == 10
-    assert runs(docs) == serves_again
+    assert runs(docs) == serves + serves_again
 
 
 def test_a_source_under_row_security_goes_the_general_way(

@@ -65,19 +65,17 @@ _TABLES = (
       primary key (index, effort)
     )
     """,
-    # Searches whose statement is written already, and all that it was written from.
+    # Searches whose statement is written already.  made_from, made_at: xmin and ctid of the
+    # vectorizer's row; most: rows that effort serves.
     """
     create table _pgstack.prepared_search (
       vectorizer_id integer primary key,
-      config jsonb not null,
-      source_schema name not null,
-      source_table name not null,
-      source_pk jsonb not null,
+      made_from xid not null,
+      made_at tid not null,
       source oid not null,
-      target oid not null,
-      indexes oid[] not null,
       index oid not null,
-      method text not null,
+      effort integer not null,
+      most integer not null,
       model text not null,
       dimensions integer not null
     )
