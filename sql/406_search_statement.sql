@@ -71,7 +71,7 @@ declare
   _few float8;
   _matching float8;
 begin
-  request.vector_route := case when request.index_method is null then 'all' else 'index' end;
+  request.vector_route := 'index';
   request.text_route := case when (request.words).method is null then 'all' else 'index' end;
   if request.condition = 'true' and not row_security_active(plan.source) then
     return request;
@@ -98,7 +98,7 @@ end;
 $$;
 
 comment on function _pgstack.choose_routes(_pgstack.vectorizer_plan, _pgstack.search_request) is
-'The request with the routes of its branches: index, matching or all.';
+'The request with the routes of its branches: index, matching or all. That of vectors is index also where there is none: who looks it up corrects that.';
 
 -- --------------------------------------------------------------------------- statement
 
@@ -183,9 +183,11 @@ begin
     select b.nr as rank, jsonb_build_object(%1$s) as id, b.chunk_seq, b.chunk, b.score,
       b.start_char, b.end_char, %2$s, null::jsonb as more, %3$s as embedding
     from (
-      select h.*, row_number() over ranks::integer as nr%6$s
+      select h.*, row_number() over whole::integer as nr%6$s
       from (%5$s) as h
-      window ranks as (order by h.score desc, %4$s h.chunk_seq)
+      window whole as (
+        order by h.score desc, %4$s h.chunk_seq rows between unbounded preceding and unbounded following
+      )
     ) as b
     where %7$s
     $sql$,
@@ -196,9 +198,7 @@ begin
     end,
     case when request.with_vector then 'b.embedding' else 'null::@extschema:vector@.vector' end,
     keys, branch,
-    case when request.all_or_none then
-      ', count(*) over (ranks rows between unbounded preceding and unbounded following) as found'
-      else '' end,
+    case when request.all_or_none then ', count(*) over whole as found' else '' end,
     case when request.all_or_none then 'b.found = $5' else 'b.nr <= $5' end
   );
 end;
@@ -282,10 +282,11 @@ as $$
 begin
   return format(
     '%1$s_hit as materialized (%2$s), %1$s_ranked as materialized (select h.*, '
-    'row_number() over (order by h.score desc, %3$s h.chunk_seq)::integer as nr, '
-    'max(h.score) over () as best, '
-    'case when count(*) over () < $4 then %4$s else min(h.score) over () end as worst from %1$s_hit as h)',
-    name, branch, keys, case name when 'text' then '0' else 'min(h.score) over ()' end
+    'row_number() over whole::integer as nr, max(h.score) over whole as best, '
+    'case when count(*) over whole < $4 then %4$s else min(h.score) over whole end as worst '
+    'from %1$s_hit as h window whole as (order by h.score desc, %3$s h.chunk_seq '
+    'rows between unbounded preceding and unbounded following))',
+    name, branch, keys, case name when 'text' then '0' else 'min(h.score) over whole' end
   );
 end;
 $$;

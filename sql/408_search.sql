@@ -196,7 +196,8 @@ $$;
 comment on function _pgstack.search_condition(_pgstack.vectorizer_plan, jsonb) is
 'A filter as the condition that 405_search_branch.sql puts into its statements.';
 
--- Fills in what was left open, and looks up the indexes.
+-- Fills in what was left open, and looks up the indexes.  What reads matching rows only needs no
+-- index; who explains wants to know of it all the same.
 create or replace function _pgstack.complete_request(
   plan _pgstack.vectorizer_plan, request _pgstack.search_request
 )
@@ -213,20 +214,29 @@ begin
     request.depth,
     case when request.mode = 'hybrid' then 100 when request.per = 'row' then 4 * request.rows end
   ));
-  if request.mode <> 'text' then
-    if request.embedding is null then
-      request.embedding := _pgstack.embed_query(plan, request.query);
-    else
-      perform _pgstack.check_query_vector(plan, request.embedding);
-    end if;
-    select x.index, x.method, x.expression_cast
-    into request.index, request.index_method, request.index_type
-    from _pgstack.vector_index(plan) as x;
-  end if;
   if request.mode <> 'vector' then
     request.words := _pgstack.words(plan, request.query);
   end if;
-  return _pgstack.choose_routes(plan, request);
+  request := _pgstack.choose_routes(plan, request);
+  if request.mode = 'text' then
+    request.vector_route := 'all';
+    return request;
+  elsif request.embedding is null then
+    request.embedding := _pgstack.embed_query(plan, request.query);
+  else
+    perform _pgstack.check_query_vector(plan, request.embedding);
+  end if;
+  if request.vector_route <> 'matching' or request.explained is not null then
+    select x.index, x.method, x.expression_cast
+    into request.index, request.index_method, request.index_type
+    from _pgstack.vector_index(plan) as x;
+    if request.vector_route = 'matching' then
+      request.index_type := null;
+    elsif request.index_method is null then
+      request.vector_route := 'all';
+    end if;
+  end if;
+  return request;
 end;
 $$;
 
