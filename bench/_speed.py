@@ -4,6 +4,10 @@ Descriptions of Debian packages, one question after the other, each asked in eve
 next, in turns; a session a way, so that none profits from what another asked.  Figures are
 medians; the ratio is that of the medians.  Beside each time stands the CPU time of the server,
 which other programs on the machine hardly change.  By hand: bench/_byhand.py.
+
+The goal is for ordinary statements.  A prepared one keeps its plan, which pays for more by hand
+than for a call of a function; and who writes a filter by hand knows how many rows it leaves,
+which search() has to count.  Both are shown all the same.
 """
 
 from __future__ import annotations
@@ -80,8 +84,8 @@ CONTESTS = (
         embed=True,
         effort=_byhand.EF_SEARCH_HYBRID,
     ),
-    Contest("vector, filter 0.5 %", _FILTERED, lambda hand, _: hand.few(), share=0.005),
-    Contest("vector, filter 5 %", _FILTERED, lambda hand, _: hand.many(), share=0.05),
+    Contest("vector, filter 0.5 %", _FILTERED, lambda hand, _: hand.few(), share=0.005, goal=False),
+    Contest("vector, filter 5 %", _FILTERED, lambda hand, _: hand.many(), share=0.05, goal=False),
 )
 
 
@@ -157,7 +161,7 @@ def measure(
         results.add(f"{case}, CPU", our_cpu, peer_cpu, "ms", len(asked))
         shown = f"{ours / peer:.2f} x, of the server's CPU {our_cpu / peer_cpu:.2f} x"
         print(f"{case}: {ours:.2f} ms, by hand {peer:.2f} ms: {shown}", flush=True)
-        if contest.goal:
+        if contest.goal and not prepare:
             results.goal(
                 f"{case}: {ALLOWED:.2f} x of what is written by hand",
                 shown,
