@@ -212,7 +212,8 @@ begin
       set_config('diskann.query_search_list_size', coalesce(_list_size, '100'), true);
   end if;
   if _stored then
-    delete from _pgstack.prepared_search as p where p.vectorizer_id = _plan.id;
+    perform _pgstack.prepare_search(p.vectorizer_id)
+    from _pgstack.prepared_search as p where p.vectorizer_id = _plan.id;
   end if;
 end;
 $$;

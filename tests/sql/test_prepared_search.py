@@ -230,7 +230,7 @@ def test_whatever_else_is_asked_goes_the_general_way(docs: Conn, options: dict[s
             True,
         ),
         ("select pgstack.configure('target_recall', '0.99')", False, True),
-        ("select * from pgstack.recall('docs', 5)", False, True),
+        ("select * from pgstack.recall('docs', 5)", True, True),
     ],
 )
 def test_it_serves_as_long_as_nothing_has_changed(
