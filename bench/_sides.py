@@ -63,7 +63,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Side:
-    """A worker and its database.  ``batch`` is pgai's batch_size, None its default."""
+    """A worker and its database.
+
+    ``batch`` is pgai's batch_size, None its default; ``words`` whether ours makes tables of words.
+    """
 
     name: str
     dsn: str
@@ -73,6 +76,7 @@ class Side:
     models: Models
     concurrency: int = 1
     batch: int | None = None
+    words: bool | None = None
 
     def using(self, *, concurrency: int, batch: int | None = None) -> Side:
         """Return the same side with other settings."""
@@ -83,6 +87,9 @@ class Side:
         with connect(self.dsn, autocommit=True) as conn:
             conn.execute(self.drop)
             conn.execute("drop table if exists item_embedding_store, item cascade")
+            if self.words is not None:
+                index = "tsvector" if self.words else "none"
+                conn.execute("select pgstack.configure('text_index', %s)", (index,))
             conn.execute(_CREATE_TABLE)
             self.add(conn, texts)
             if vectorizer:
@@ -153,6 +160,7 @@ def ours(dsn: str, models: Models) -> Side:
         "select pgstack.drop_vectorizer(name, true) from ai.vectorizer",
         (sys.executable, "-m", "pgstack.worker", "--database-url", dsn),
         models,
+        words=False,
     )
 
 

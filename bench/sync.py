@@ -7,7 +7,8 @@ Runs alternate; each has a fresh table; figures are medians.  Seconds are those 
 command, `worker --once`, from start to exit.  Where our worker is held against the model server
 alone, it runs already: seconds from the commit of the rows until the last one is searchable.
 Verdicts use the median ratio of runs made one after the other.
-There is no vector index on either side: pgai builds none here.
+There is no vector index and no table of words on either side: pgai builds none here.  What words
+cost, which ours keeps unless it is told not to, is a line of (a).
 """
 
 from __future__ import annotations
@@ -199,6 +200,8 @@ def case_a(bench: Bench) -> None:
     bench.add(f"{what}, concurrency 1", ours, peer, "s")
     bench.add(f"{what}; pgai at its best", ours, best, "s")
     bench.add(f"{what}; model server alone", net, least, "s")
+    with_words = bench.alternate(lambda: embed(replace(bench.ours, words=True), rows))[0]
+    bench.add(f"{what}; with a table of words / without", seconds(with_words), ours, "s")
     bench.notes.append(
         f"(a) start and end of the command alone: {seconds(starts[0]):.1f} s, "
         f"pgai {seconds(starts[1]):.1f} s"
