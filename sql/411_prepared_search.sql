@@ -61,10 +61,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(prepare_search.id);
+  _made record;
+  _plan _pgstack.vectorizer_plan;
   _index record;
   _effort integer;
 begin
+  -- Read before the plan: if the row changes in between, what is made here does not hold.
+  select v.xmin, v.ctid into _made from ai.vectorizer as v where v.id = prepare_search.id;
+  _plan := _pgstack.vectorizer_plan(prepare_search.id);
   lock table _pgstack.prepared_search in share row exclusive mode;
   select x.* into _index from _pgstack.vector_index(_plan) as x;
   if not found then
@@ -90,14 +94,10 @@ begin
   delete from _pgstack.prepared_search as p where p.vectorizer_id = _plan.id;
   insert into _pgstack.prepared_search
     (vectorizer_id, made_from, made_at, source, index, effort, most, model, dimensions)
-  select v.id, v.xmin, v.ctid, _plan.source::regclass, _index.index, _effort, m.most, _plan.model, _plan.dimensions
-  from ai.vectorizer as v
-  cross join (
-    select max(g.k) as most
-    from generate_series(10, 100) as g (k)
-    where _pgstack.prepared_effort(_index.index, _index.method, g.k) = _effort
-  ) as m
-  where v.id = _plan.id;
+  select _plan.id, _made.xmin, _made.ctid, _plan.source::regclass, _index.index, _effort,
+    max(g.k), _plan.model, _plan.dimensions
+  from generate_series(10, 100) as g (k)
+  where _pgstack.prepared_effort(_index.index, _index.method, g.k) = _effort;
 end;
 $$;
 
