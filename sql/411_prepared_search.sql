@@ -1,12 +1,12 @@
 -- Family: prepared searches.  The usual search, the nearest chunks and nothing else, has its
 -- statement written into a function, _pgstack.prepared_search_<id>(), whose plan PostgreSQL keeps:
--- to write and to plan it anew takes longer than to run it (docs/adr/0011-prepared-search.md).
+-- to write and to plan it anew takes about as long as to run it (docs/adr/0011-prepared-search.md).
 -- Callers: 330_index.sql, by which a worker writes them; 338_recall.sql; 408_search.sql.
 -- Errors: none of ours.  Whatever is unusual is left to 408_search.sql.
 --
--- Most of what a short search costs is what PL/pgSQL does, once a transaction, for each expression
--- that it meets.  So search() meets few on this way, and what can be known before is in the
--- function or in its row of _pgstack.prepared_search.
+-- Much of what a short search costs beside its statement is what PL/pgSQL does, once a transaction,
+-- for each expression that it meets.  So search() meets few on this way, and what can be known
+-- before is in the function or in its row of _pgstack.prepared_search.
 
 -- Functions that an older version wrote are not called any more; a worker writes them anew.
 delete from _pgstack.prepared_search;
