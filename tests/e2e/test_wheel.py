@@ -101,8 +101,8 @@ def plain(outside: Path, env: dict[str, str], wheel: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def complete(plain: Path, outside: Path, env: dict[str, str], wheel: Path) -> Path:
-    """The same environment with the extra `embedded`."""
-    pip_install(plain, f"{wheel}[embedded]", outside, env)
+    """The same environment with every extra."""
+    pip_install(plain, f"{wheel}[embedded,datasets,cloud]", outside, env)
     return plain
 
 
