@@ -166,6 +166,10 @@ class Unreachable(PgstackError):
     fault = Fault.SERVER
 
 
+class RemoteError(PgstackError):
+    """A file at a URL could not be had."""
+
+
 class EmbeddedError(PgstackError):
     """The embedded PostgreSQL or model server could not be set up."""
 

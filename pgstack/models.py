@@ -1,4 +1,4 @@
-"""The client of the model server: the one module of the library that talks HTTP.
+"""The client of the model server: the one module that talks HTTP, but for :mod:`pgstack.remote`.
 
 It is a thin layer over the official ``ollama`` package, for a real Ollama and for the embedded
 server alike.  What it adds: answers are checked before anybody stores them, and every failure
@@ -114,7 +114,8 @@ def normalise_url(host: str) -> str:
     return f"{parts.scheme}://{name}:{port}{parts.path}"
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL is of this machine."""
     name = urlsplit(url).hostname or ""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -149,7 +150,7 @@ class _Client:
                 keepalive_expiry=KEEP_ALIVE_SECONDS,
             ),
             # A proxy of the environment is for the world outside, never for this machine.
-            "trust_env": not _is_loopback(self.url),
+            "trust_env": not is_loopback(self.url),
         }
 
     @contextmanager
