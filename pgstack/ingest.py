@@ -149,7 +149,7 @@ def _store(
     metadata = {"warnings": list(document.warnings)} if document.warnings else {}
     with translated(), conn.transaction():
         row = conn.execute(
-            "select pgstack.ingest_document(%s, %s, %s, %s, %s, %s)",
+            "select pgstack.ingest_text(%s, %s, %s, %s, %s, %s)",
             (
                 collection,
                 path.as_uri(),
@@ -160,7 +160,7 @@ def _store(
             ),
         ).fetchone()
     if row is None:  # pragma: no cover - a function call always gives a row
-        raise PgstackError("pgstack.ingest_document() returned nothing")
+        raise PgstackError("pgstack.ingest_text() returned nothing")
     outcome: Outcome = row[0]
     return outcome
 

@@ -45,6 +45,11 @@ as $$
       'Empty: only the worker''s own. Set for the whole database only, with pgstack.configure().'
     ),
     (
+      'tika_url', '', '|https?://\S+',
+      'An Apache Tika server, for collections with extraction => ''{"extractor": "tika"}''. '
+      'Set for the whole database only, with pgstack.configure().'
+    ),
+    (
       'lease', '60s', '\d{1,6}\s*(s|min|h)',
       'How long a worker keeps a row to itself before another may take it over.'
     ),
@@ -111,7 +116,7 @@ as $$
 declare
   _value text := nullif(current_setting('pgstack.' || session_setting.name, true), '');
 begin
-  if _value is null or session_setting.name = 'model_hosts' then
+  if _value is null or session_setting.name in ('model_hosts', 'tika_url') then
     return null;
   end if;
   perform _pgstack.check_setting(session_setting.name, _value);

@@ -52,6 +52,33 @@ $$;
 comment on function _pgstack.queue_status(_pgstack.vectorizer_plan) is
 'How many keys are queued, and since when the oldest. Beyond 10,000 a key that is queued twice counts twice.';
 
+-- Files that a worker has yet to read are behind as well: their text is not known, let alone embedded.
+create or replace function _pgstack.documents_pending(relation oid)
+returns bigint
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _table text;
+  _pending bigint;
+begin
+  select format('pgstack_collections.%I', t.name) into _table
+  from _pgstack.collection_tables() as t
+  where t.relation = documents_pending.relation and has_table_privilege(t.relation, 'select')
+    and has_schema_privilege('pgstack_collections', 'usage');
+  if found then
+    execute format('select count(*) from %s as d where d.status = ''pending''', _table) into _pending;
+  end if;
+  return coalesce(_pending, 0);
+exception
+  when undefined_table then return 0;
+end;
+$$;
+
+comment on function _pgstack.documents_pending(oid) is
+'How many documents of a collection, that the caller may read, wait for a worker to read their file; 0 for other tables.';
+
 create or replace function _pgstack.index_status(plan _pgstack.vectorizer_plan)
 returns text
 language sql stable
@@ -184,12 +211,12 @@ as $$
       when p.disabled then 'paused'
       when o.problem is not null then 'blocked'
       when q.pending is null then 'unknown'
-      when q.pending = 0 then 'fresh'
+      when q.pending + e.pending = 0 then 'fresh'
       when not _pgstack.worker_present() then 'no worker'
       when m.problem is not null then 'model down'
       else 'working'
     end,
-    q.pending, w.leased, w.retrying, w.failed, clock_timestamp() - q.oldest,
+    q.pending + e.pending, w.leased, w.retrying, w.failed, clock_timestamp() - q.oldest,
     coalesce(v.embedded_rows, 0), coalesce(v.embedded_chunks, 0),
     round((v.rows_rate * d.left)::numeric, 1)::double precision,
     round((v.tokens_rate * d.left)::numeric, 1)::double precision,
@@ -198,6 +225,9 @@ as $$
   from _pgstack.vectorizer_plan as p
   left join _pgstack.vectorizer as v on v.vectorizer_id = p.id
   cross join lateral _pgstack.queue_status(p) as q
+  cross join lateral (
+    select _pgstack.documents_pending(_pgstack.find_relation(p.source)) as pending
+  ) as e
   cross join lateral _pgstack.work_status(p.id) as w
   cross join lateral _pgstack.noted_problem(p.id) as n
   cross join lateral (select coalesce(_pgstack.vectorizer_problem(p), n.problem) as problem) as o
@@ -225,7 +255,7 @@ comment on column pgstack.vectorizer_status.view is 'The view that joins chunks 
 comment on column pgstack.vectorizer_status.model is 'The embedding model.';
 comment on column pgstack.vectorizer_status.dimensions is 'Length of its vectors.';
 comment on column pgstack.vectorizer_status.state is 'fresh, working, paused, no worker, model down or blocked (see last_error), or unknown to this role.';
-comment on column pgstack.vectorizer_status.pending is 'Rows queued, those in workers'' hands included. Beyond 10,000 a row that changed twice may count twice.';
+comment on column pgstack.vectorizer_status.pending is 'Rows queued, those in workers'' hands included, and in a collection the files yet to be read. Beyond 10,000 a row that changed twice may count twice.';
 comment on column pgstack.vectorizer_status.leased is 'Rows in workers'' hands.';
 comment on column pgstack.vectorizer_status.retrying is 'Rows waiting for another try: see pgstack.vectorizer_errors.';
 comment on column pgstack.vectorizer_status.failed is 'Rows set aside after too many tries: pgstack.retry_vectorizer(name) queues them again.';
@@ -239,6 +269,29 @@ comment on column pgstack.vectorizer_status.last_success_at is 'When rows were l
 comment on column pgstack.vectorizer_status.last_error_at is 'When something last went wrong.';
 comment on column pgstack.vectorizer_status.last_error is 'What keeps it from running, or else what last went wrong; NULL for roles that may not select from _pgstack.vectorizer.';
 
+create or replace function _pgstack.own_documents_pending(relation oid)
+returns boolean
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _found boolean := false;
+begin
+  if _pgstack.documents_pending(own_documents_pending.relation) > 0 then
+    execute format(
+      'select exists (select from %s as d where d.status = ''pending'' '
+      'and d.xmin = pg_current_xact_id_if_assigned()::xid)',
+      own_documents_pending.relation::regclass
+    ) into _found;
+  end if;
+  return _found;
+end;
+$$;
+
+comment on function _pgstack.own_documents_pending(oid) is
+'Whether this transaction itself put files into a collection that a worker has yet to read.';
+
 create or replace function pgstack.wait_until_fresh(name text, timeout interval default '30s')
 returns boolean
 language plpgsql volatile
@@ -247,6 +300,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(wait_until_fresh.name);
+  _source oid := _pgstack.find_relation(_plan.source);
   _until timestamptz := clock_timestamp() + wait_until_fresh.timeout;
   _stale boolean;
 begin
@@ -264,12 +318,16 @@ begin
     'select exists (select from %s as r where r.xmin = pg_current_xact_id_if_assigned()::xid)',
     _plan.queue
   ) into _stale;
-  if _stale then
+  if _stale or _pgstack.own_documents_pending(_source) then
     raise exception 'rows that this transaction changed cannot be embedded before it commits'
       using errcode = 'PS007', hint = 'commit; then wait.';
   end if;
   loop
-    execute format('select exists (select from %s)', _plan.queue) into _stale;
+    -- Files first: what is read is queued in the same transaction.
+    _stale := _pgstack.documents_pending(_source) > 0;
+    if not _stale then
+      execute format('select exists (select from %s)', _plan.queue) into _stale;
+    end if;
     exit when not _stale or clock_timestamp() >= _until;
     if not _pgstack.worker_present() and clock_timestamp() > _until - timeout + interval '1 second' then
       raise exception 'no worker is connected to this database, so "%" stays behind', _plan.name
@@ -284,6 +342,6 @@ $$;
 
 comment on function pgstack.wait_until_fresh(text, interval) is
 'Waits until every change committed so far is embedded (or its rows are set aside as failed).
-name: a vectorizer. timeout: how long at most, default 30 s.
+name: a vectorizer, or a collection, whose files must be read as well. timeout: how long at most, default 30 s.
 Returns true when fresh, false when time ran out: see pgstack.vectorizer_status.
 Raises PS001 unknown vectorizer, PS003 no worker, PS007 in a transaction that cannot see others'' commits, PS014 not allowed to read the queue.';

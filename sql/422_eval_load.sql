@@ -224,7 +224,7 @@ begin
   perform _pgstack.check_staging();
   return query
   with done as materialized (
-    select pgstack.ingest_document(
+    select pgstack.ingest_text(
       load_corpus_collection.collection, s.id, s.text, s.title,
       metadata => coalesce(s.metadata, '{}')
     ) as outcome

@@ -1,5 +1,6 @@
 -- Family: collections.  Tables of ingested documents, one a collection, in schema
--- pgstack_collections; each has a vectorizer.
+-- pgstack_collections; each has a vectorizer.  Files 502 to 508 put documents in, list them
+-- and have the worker read files.  docs/adr/0012-documents.md: why a table each.
 -- Callers: people in psql, pgstack/ingest.py.
 -- Errors: PS001 unknown collection, PS007 wrong argument, PS012 name taken, PS014 missing privilege.
 
@@ -20,12 +21,13 @@ end;
 $$;
 
 comment on schema pgstack_collections is
-'Ingested documents: one table a collection. Made and filled by pgstack.create_collection() and ingest_document().';
+'Ingested documents: one table a collection. Made and filled by pgstack.create_collection(), ingest_text() and ingest_bytes().';
 
 -- Each table's own privileges say who may read it.
 grant usage on schema pgstack_collections to public;
 
--- A table in the schema is a collection if it has a collection's columns.
+-- Only what create_collection() made: whoever may create tables in the schema does not thereby
+-- have the worker read and write one of his.
 create or replace function _pgstack.collection_tables()
 returns table (name text, relation regclass)
 language sql stable parallel safe
@@ -33,13 +35,9 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   select c.relname::text, c.oid::regclass
-  from pg_class as c
-  join pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
-  where c.relnamespace = to_regnamespace('pgstack_collections')
-    and c.relkind = 'r'
-    and a.attname in ('uri', 'content', 'content_hash', 'ingested_at')
-  group by c.oid, c.relname
-  having count(*) = 4;
+  from _pgstack.collection as k
+  join pg_class as c on c.oid = k.relation
+  where c.relnamespace = to_regnamespace('pgstack_collections') and c.relkind = 'r';
 $$;
 
 comment on function _pgstack.collection_tables() is
@@ -96,11 +94,118 @@ $$;
 comment on function _pgstack.collection_slug(text) is
 'The name of a collection''s vectorizer: its own name where pgai can take it.';
 
+create or replace function _pgstack.check_extraction(extraction jsonb)
+returns void
+language plpgsql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _odd text;
+begin
+  if jsonb_typeof(check_extraction.extraction) is distinct from 'object' then
+    raise exception 'extraction must be an object, not %',
+      coalesce(jsonb_typeof(check_extraction.extraction), 'NULL')
+      using errcode = 'PS007', hint = 'Pass extraction => ''{"ocr": "eng+deu"}''.';
+  end if;
+  select e.key into _odd
+  from jsonb_each(check_extraction.extraction) as e
+  where case e.key
+    when 'ocr' then jsonb_typeof(e.value) = 'string'
+      and e.value #>> '{}' ~ '^([A-Za-z0-9_]{1,40}(\+[A-Za-z0-9_]{1,40}){0,20})?$'
+    when 'keep_boilerplate' then jsonb_typeof(e.value) = 'boolean'
+    when 'extractor' then e.value in ('"builtin"', '"tika"')
+    else false
+  end is not true
+  limit 1;
+  if found then
+    raise exception 'extraction cannot have "%": %',
+      _odd, left(check_extraction.extraction ->> _odd, 100)
+      using errcode = 'PS007',
+      hint = 'It may have ocr: "eng+deu" or "", keep_boilerplate: true or false, extractor: "builtin" or "tika".';
+  end if;
+end;
+$$;
+
+comment on function _pgstack.check_extraction(jsonb) is
+'Raises PS007 for options of extraction that there are not.';
+
+-- How a collection's table is made; revision 0007 brings older ones to the same columns.
+-- Uris are each tenant's own: nobody learns, or overwrites, what another has under the same one.
+create or replace function _pgstack.create_collection_table(name text)
+returns regclass
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _relation regclass;
+  _pgstack_owner name := (
+    select n.nspowner::regrole::text::name from pg_namespace as n where n.nspname = '_pgstack'
+  );
+begin
+  execute format(
+    $sql$
+    create table pgstack_collections.%I (
+      id bigint generated always as identity primary key,
+      uri text not null,
+      title text,
+      media_type text,
+      content text,
+      content_hash bytea,
+      bytes bigint,
+      metadata jsonb not null default '{}',
+      ingested_at timestamptz not null default now(),
+      source bytea,
+      source_hash bytea,
+      source_bytes bigint,
+      source_modified timestamptz,
+      parts jsonb,
+      pages integer,
+      language text,
+      owner name default current_user,
+      tenant text default nullif(current_setting('pgstack.tenant', true), ''),
+      titled boolean not null default false,
+      status text not null default 'ready' check (status in ('ready', 'pending', 'failed')),
+      error text,
+      worker uuid,
+      attempts integer not null default 0,
+      unique nulls not distinct (uri, tenant),
+      check (status <> 'ready' or content is not null),
+      check (status <> 'pending' or source is not null)
+    )
+    $sql$,
+    create_collection_table.name
+  );
+  _relation := format('pgstack_collections.%I', create_collection_table.name)::regclass;
+  execute format('create index on %s (id) where status = ''pending''', _relation);
+  execute format(
+    'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.documents.'
+  );
+  -- Workers run as the owner of pgstack.
+  if _pgstack_owner <> current_user then
+    execute format('grant select, update on %s to %I', _relation, _pgstack_owner);
+  end if;
+  delete from _pgstack.collection as k
+  where not exists (select from pg_class as c where c.oid = k.relation);
+  insert into _pgstack.collection (relation) values (_relation);
+  return _relation;
+end;
+$$;
+
+comment on function _pgstack.create_collection_table(text) is
+'Makes and registers the table of a collection.';
+
 create or replace function pgstack.create_collection(
   name text,
   model text default null,
   if_not_exists boolean default true,
-  dimensions integer default null
+  dimensions integer default null,
+  chunking text default 'recursive',
+  chunk_size integer default 800,
+  chunk_overlap integer default 400,
+  mask_pii text[] default null,
+  extraction jsonb default '{}'
 )
 returns regclass
 language plpgsql volatile
@@ -116,6 +221,7 @@ begin
     raise exception 'a collection cannot be called "%"', create_collection.name
       using errcode = 'PS007', hint = 'Pass a name of 1 to 63 bytes.';
   end if;
+  perform _pgstack.check_extraction(create_collection.extraction);
   -- Two at once: the second finds what the first made.
   perform pg_advisory_xact_lock(
     hashtextextended('pgstack_collections.' || create_collection.name, 0)
@@ -146,131 +252,65 @@ begin
       using errcode = 'PS014',
       hint = format('As the owner of pgstack: grant create on schema pgstack_collections to %I;', current_user);
   end if;
-
-  execute format(
-    $sql$
-    create table pgstack_collections.%I (
-      id bigint generated always as identity primary key,
-      uri text not null unique,
-      title text,
-      media_type text,
-      content text not null,
-      content_hash bytea not null,
-      bytes bigint,
-      metadata jsonb not null default '{}',
-      ingested_at timestamptz not null default now()
-    )
-    $sql$,
-    create_collection.name
-  );
-  _relation := format('pgstack_collections.%I', create_collection.name)::regclass;
-  execute format(
-    'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.collections.'
-  );
+  perform _pgstack.check_manager();
+  if create_collection.mask_pii is not null then
+    raise exception 'masking is not there yet'
+      using errcode = 'PS013', hint = 'Leave mask_pii out.';
+  end if;
+  _relation := _pgstack.create_collection_table(create_collection.name);
+  update _pgstack.collection as k
+  set extraction = create_collection.extraction
+  where k.relation = _relation;
   perform pgstack.create_vectorizer(
     source => _relation,
     content => 'content'::name,
     name => _slug,
     model => create_collection.model,
     dimensions => create_collection.dimensions,
+    chunking => create_collection.chunking,
+    chunk_size => create_collection.chunk_size,
+    chunk_overlap => create_collection.chunk_overlap,
     destination => (_slug || '_embedding')::name
   );
   return _relation;
 end;
 $$;
 
-comment on function pgstack.create_collection(text, text, boolean, integer) is
+comment on function pgstack.create_collection(
+  text, text, boolean, integer, text, integer, integer, text[], jsonb
+) is
 'Makes a collection for documents: a table in schema pgstack_collections and a vectorizer on it. Returns the table.
 name: 1 to 63 bytes, any characters. The vectorizer has the same name, or, where pgai cannot take that, one made from it;
 pgstack.search() and ask() find it by either. model: embedding model, null: the setting embedding_model.
 if_not_exists: return the table of a collection of that name, as it is; false: raise PS012.
 dimensions: length of the model''s vectors; null: the model is asked, which needs a worker.
-Raises PS007 bad name, PS012 name taken, PS014 no right to create, and what pgstack.create_vectorizer() raises.';
+chunking, chunk_size and chunk_overlap (characters), mask_pii: as for pgstack.create_vectorizer().
+extraction: how the worker reads files: {"ocr": "eng+deu", "keep_boilerplate": true, "extractor": "tika"};
+ocr: Tesseract''s languages for images, "" for none, default "eng"; keep_boilerplate: leave menus and footers in web pages;
+extractor: "tika" for the Apache Tika server of the setting tika_url. pgstack.set_extraction() changes it.
+Raises PS007 bad name or option, PS012 name taken, PS014 no right to create, and what pgstack.create_vectorizer() raises.';
 
-create or replace function pgstack.ingest_document(
-  collection text,
-  uri text,
-  content text,
-  title text default null,
-  media_type text default 'text/plain',
-  metadata jsonb default '{}'
-)
-returns text
+create or replace function pgstack.set_extraction(collection text, extraction jsonb)
+returns void
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _relation regclass := _pgstack.collection_table(ingest_document.collection);
-  _metadata jsonb := coalesce(ingest_document.metadata, '{}');
-  _outcome text;
+  _relation regclass := _pgstack.collection_table(set_extraction.collection);
 begin
-  perform _pgstack.require('content', ingest_document.content);
-  if coalesce(ingest_document.uri, '') = '' then
-    raise exception 'a document needs a uri'
-      using errcode = 'PS007', hint = 'Pass what tells it from others: uri => ''file:///path'' or a URL.';
-  elsif jsonb_typeof(_metadata) <> 'object' then
-    raise exception 'metadata must be an object, not %', jsonb_typeof(_metadata)
-      using errcode = 'PS007', hint = 'Pass metadata => ''{"key": "value"}''.';
-  end if;
-  execute format(
-    $sql$
-    insert into %s as d (uri, title, media_type, content, content_hash, bytes, metadata)
-    values ($1, $2, $3, $4, sha256(convert_to($4, 'UTF8')), octet_length($4), $5)
-    on conflict (uri) do update
-    set title = excluded.title, media_type = excluded.media_type, content = excluded.content,
-      content_hash = excluded.content_hash, bytes = excluded.bytes, metadata = excluded.metadata,
-      ingested_at = now()
-    where (d.content_hash, d.title, d.media_type, d.metadata)
-      is distinct from (excluded.content_hash, excluded.title, excluded.media_type, excluded.metadata)
-    -- Only a row that was there before has been locked.
-    returning case when d.xmax = 0 then 'inserted' else 'updated' end
-    $sql$,
-    _relation
-  )
-  into _outcome
-  using ingest_document.uri, ingest_document.title, ingest_document.media_type,
-    ingest_document.content, _metadata;
-  return coalesce(_outcome, 'unchanged');
-exception
-  when insufficient_privilege then
-    raise exception '% may not write to collection "%"', current_user, ingest_document.collection
-      using errcode = 'PS014',
-      hint = format('grant select, insert, update, delete on %s to %I;', _relation, current_user);
+  perform _pgstack.check_extraction(set_extraction.extraction);
+  perform _pgstack.check_manager();
+  update _pgstack.collection as k
+  set extraction = set_extraction.extraction
+  where k.relation = _relation;
 end;
 $$;
 
-comment on function pgstack.ingest_document(text, text, text, text, text, jsonb) is
-'Puts one document into a collection, or its new version in the place of the old: ''inserted'', ''updated'' or ''unchanged''.
-collection: see pgstack.collections. uri: what tells the document from others, for example file:///path or a URL.
-content: its text. title, media_type, metadata (an object): kept beside it. A document is unchanged if all of these are;
-its embeddings are then left alone. Concurrent calls for one uri take turns.
-Raises PS001 unknown collection, PS007 no uri, no content or bad metadata, PS014 no right to write.';
-
-create or replace function pgstack.remove_document(collection text, uri text)
-returns boolean
-language plpgsql volatile
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _relation regclass := _pgstack.collection_table(remove_document.collection);
-  _removed integer;
-begin
-  execute format('delete from %s as d where d.uri = $1', _relation) using remove_document.uri;
-  get diagnostics _removed = row_count;
-  return _removed > 0;
-exception
-  when insufficient_privilege then
-    raise exception '% may not delete from collection "%"', current_user, remove_document.collection
-      using errcode = 'PS014',
-      hint = format('grant select, delete on %s to %I;', _relation, current_user);
-end;
-$$;
-
-comment on function pgstack.remove_document(text, text) is
-'Removes one document, its embeddings follow. Returns false if the collection has none with that uri.
-Raises PS001 unknown collection, PS014 no right to delete.';
+comment on function pgstack.set_extraction(text, jsonb) is
+'Changes how the worker reads files of a collection from now on; see pgstack.create_collection() for the options.
+Documents that are there stay as they are: pgstack.retry_documents() has those read again whose files are kept.
+Raises PS001 unknown collection, PS007 unknown option, PS014 not the owner of pgstack.';
 
 create or replace function pgstack.drop_collection(name text)
 returns void
@@ -297,72 +337,9 @@ begin
     perform pgstack.drop_vectorizer(_vectorizer, true);
   end loop;
   execute format('drop table %s', _relation);
+  delete from _pgstack.collection as k where k.relation = _relation;
 end;
 $$;
 
 comment on function pgstack.drop_collection(text) is
 'Drops a collection: its documents, its vectorizer and the embeddings. Raises PS001 unknown collection, PS014 not the owner.';
-
-create or replace function _pgstack.collection_uris(collection text, prefix text)
-returns setof text
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query execute format(
-    'select d.uri from %s as d where starts_with(d.uri, $1) order by d.uri',
-    _pgstack.collection_table(collection_uris.collection)
-  ) using collection_uris.prefix;
-end;
-$$;
-
-comment on function _pgstack.collection_uris(text, text) is
-'The documents of a collection whose uri begins with prefix.';
-
-create or replace function _pgstack.collection_list()
-returns table (name text, documents bigint, bytes bigint, last_ingested timestamptz)
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  _relation regclass;
-begin
-  for name, _relation in
-    select t.name, t.relation
-    from _pgstack.collection_tables() as t
-    where has_table_privilege(t.relation, 'select')
-      and has_schema_privilege('pgstack_collections', 'usage')
-    order by t.name
-  loop
-    execute format(
-      'select count(*), coalesce(sum(d.bytes), 0)::bigint, max(d.ingested_at) from %s as d', _relation
-    ) into documents, bytes, last_ingested;
-    return next;
-  end loop;
-end;
-$$;
-
-comment on function _pgstack.collection_list() is
-'The collections that the caller may read, counted.';
-
-create or replace view pgstack.collections
-with (security_invoker = true)
-as
-select
-  c.name,
-  c.documents,
-  c.bytes,
-  c.last_ingested
-from _pgstack.collection_list() as c;
-
-comment on view pgstack.collections is
-'The collections of ingested documents that the caller may read. Their tables are pgstack_collections.NAME.';
-comment on column pgstack.collections.name is 'Name of the collection and of its table.';
-comment on column pgstack.collections.documents is 'Documents in it.';
-comment on column pgstack.collections.bytes is 'Their text in UTF-8, in bytes.';
-comment on column pgstack.collections.last_ingested is 'When one was last added or changed; NULL if there is none.';
-
--- It shows each role its own.
-grant select on pgstack.collections to public;

@@ -58,6 +58,7 @@ begin
     _pgstack.setting, _pgstack.query_cache, _pgstack.vectorizer_plan,
     pgstack.settings, pgstack.vectorizer_status, pgstack.vectorizer_errors, pgstack.usage,
     pgstack.workers,
+    _pgstack.collection,
     _pgstack.index_build, _pgstack.index_recall, _pgstack.prepared_search, pgstack.index_progress
   to public;
   grant select (id, pid) on _pgstack.worker to public;

@@ -89,7 +89,7 @@ SOURCES = {
         "create policy own on {t} using (metadata ->> 'tenant' = current_user)",
         create="select pgstack.create_collection('{n}', dimensions => 384)",
         vectorize="select 1",
-        insert="select pgstack.ingest_document('{n}', '{i}', '{text}', '{word}', "
+        insert="select pgstack.ingest_text('{n}', '{i}', '{text}', '{word}', "
         "metadata => jsonb_build_object('tenant', '{who}'))",
         table="pgstack_collections.{n}",
         content="content",

@@ -38,7 +38,7 @@ def create(conn: Conn, name: str | None, **arguments: Any) -> str:
 
 
 def put(conn: Conn, collection: str, uri: str | None, content: str | None, *more: Any) -> str:
-    query = f"select pgstack.ingest_document(%s, %s, %s{', %s' * len(more)})"
+    query = f"select pgstack.ingest_text(%s, %s, %s{', %s' * len(more)})"
     with translated(), conn.transaction():
         row = conn.execute(query, (collection, uri, content, *more)).fetchone()
     assert row is not None

@@ -9,10 +9,96 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-_TABLES: tuple[str, ...] = ()
+_TABLES: tuple[str, ...] = (
+    # The tables that are collections.  No foreign key reaches a table that is dropped by hand.
+    # extraction: how the worker reads files.  problem: what keeps it from this collection.
+    """
+    create table _pgstack.collection (
+      relation regclass primary key,
+      extraction jsonb not null default '{}',
+      problem text,
+      problem_at timestamptz
+    )
+    """,
+)
+
+# Tables of collections made before, all with a vectorizer, get the columns of today's: see
+# _pgstack.create_collection_table().  Who added their documents is not known.
+_COLLECTIONS = """
+do $$
+declare
+  _relation regclass;
+  _unique name;
+begin
+  for _relation, _unique in
+    select c.oid, k.conname
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace and n.nspname = 'pgstack_collections'
+    join pg_attribute as a on a.attrelid = c.oid and a.attname = 'uri' and not a.attisdropped
+    left join pg_constraint as k
+      on k.conrelid = c.oid and k.contype = 'u' and k.conkey = array[a.attnum]
+    where c.relkind = 'r'
+      and exists (
+        select from ai.vectorizer as v
+        where v.source_schema = n.nspname and v.source_table = c.relname
+      )
+      and 3 = (
+        select count(*) from pg_attribute as o
+        where o.attrelid = c.oid and not o.attisdropped
+          and o.attname in ('content', 'content_hash', 'ingested_at')
+      )
+  loop
+    execute format(
+      $sql$
+      alter table %s
+        alter column content drop not null,
+        alter column content_hash drop not null,
+        add column source bytea,
+        add column source_hash bytea,
+        add column source_bytes bigint,
+        add column source_modified timestamptz,
+        add column parts jsonb,
+        add column pages integer,
+        add column language text,
+        add column owner name,
+        add column tenant text,
+        add column titled boolean not null default true,
+        add column status text not null default 'ready'
+          check (status in ('ready', 'pending', 'failed')),
+        add column error text,
+        add column worker uuid,
+        add column attempts integer not null default 0,
+        add unique nulls not distinct (uri, tenant),
+        add check (status <> 'ready' or content is not null),
+        add check (status <> 'pending' or source is not null)
+      $sql$, _relation
+    );
+    execute format(
+      $sql$
+      alter table %s
+        alter column owner set default current_user,
+        alter column tenant set default nullif(current_setting('pgstack.tenant', true), ''),
+        alter column titled set default false
+      $sql$, _relation
+    );
+    if _unique is not null then
+      execute format('alter table %s drop constraint %I', _relation, _unique);
+    end if;
+    execute format('create index on %s (id) where status = ''pending''', _relation);
+    execute format(
+      'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.documents.'
+    );
+    insert into _pgstack.collection (relation) values (_relation);
+  end loop;
+end;
+$$
+"""
 
 # By exact types, or both forms would remain.
-_REPLACED: tuple[str, ...] = ()
+_REPLACED: tuple[str, ...] = (
+    "pgstack.create_collection(text, text, boolean, integer)",
+    "pgstack.ingest_document(text, text, text, text, text, jsonb)",
+)
 
 
 def upgrade() -> None:
@@ -20,5 +106,6 @@ def upgrade() -> None:
     op.execute("set local lock_timeout = '10s'")
     for statement in _TABLES:
         op.execute(statement)
+    op.execute(_COLLECTIONS)
     for signature in _REPLACED:
         op.execute(f"drop function if exists {signature}")
