@@ -159,7 +159,19 @@ VECTORIZER_CREATE: Final[LiteralString] = (
     "chunking => %(chunking)s::text, chunk_size => %(chunk_size)s::int, "
     "chunk_overlap => %(chunk_overlap)s::int, template => %(template)s::text, "
     "destination => %(destination)s::name, embedding_column => %(embedding_column)s::name, "
-    "index => %(index)s::text)"
+    "index => %(index)s::text, separators => %(separators)s::text[], "
+    "is_regex => %(is_regex)s::boolean, keep_separator => %(keep_separator)s::text, "
+    "mask_pii => %(mask_pii)s::text[])"
+)
+VECTORIZER_CHUNKING: Final[LiteralString] = (
+    "select (_pgstack.chunking(p.chunking)).* from _pgstack.vectorizer_plan as p where p.id = %s"
+)
+VECTORIZER_SET_CHUNKING: Final[LiteralString] = (
+    "select pgstack.set_chunking(%(vectorizer)s::text, "
+    "chunking => %(method)s::text, chunk_size => %(size)s::int, "
+    "chunk_overlap => %(overlap)s::int, separators => %(separators)s::text[], "
+    "is_regex => %(is_regex)s::boolean, keep_separator => %(keep_separator)s::text, "
+    "mask_pii => %(mask_pii)s::text[])"
 )
 VECTORIZER_REFRESH: Final[LiteralString] = "select pgstack.refresh_vectorizer(%s::text)"
 VECTORIZER_ADOPT: Final[LiteralString] = "select pgstack.adopt_vectorizer(%s::text)"
@@ -187,7 +199,9 @@ VECTORIZER_CHECK: Final[LiteralString] = (
     "select _pgstack.check_source(%(source)s::oid::regclass, %(columns)s::name[]), "
     "coalesce(%(template)s::text, _pgstack.default_template(%(columns)s::name[])), "
     "_pgstack.chunking_config("
-    "%(chunking)s::text, %(chunk_size)s::int, %(chunk_overlap)s::int)"
+    "%(chunking)s::text, %(chunk_size)s::int, %(chunk_overlap)s::int, "
+    "%(separators)s::text[], %(is_regex)s::boolean, %(keep_separator)s::text, "
+    "%(mask_pii)s::text[])"
 )
 VECTORIZER_TAKEN: Final[LiteralString] = (
     "select v.name from ai.vectorizer as v join pg_class as c on c.oid = %(source)s::oid "
@@ -205,8 +219,11 @@ TABLE_ESTIMATE: Final[LiteralString] = (
     "join pg_namespace as n on n.oid = c.relnamespace where c.oid = %s::oid"
 )
 CHUNK_SAMPLE: Final[LiteralString] = (
+    # What is to be masked is not to be sent to a model to measure its speed either.
     "select array(select c.chunk from pgstack.chunk("
-    "t.body, %(method)s::text, %(size)s::int, %(overlap)s::int) as c order by c.seq) "
+    "_pgstack.mask(t.body, %(mask_pii)s::text[]), "
+    "%(chunking)s::text, %(chunk_size)s::int, %(chunk_overlap)s::int, "
+    "%(separators)s::text[], %(is_regex)s::boolean) as c order by c.seq) "
     "from (select r.{column}::text as body from {table} as r "
     "tablesample system ({share}) limit %(rows)s) as t"
 )

@@ -35,8 +35,6 @@ COUNT_UP_TO = 200_000  # beyond that, PostgreSQL's own estimate will do
 SPEED_TEXTS = 8
 PATIENCE_SECONDS = 3.0  # a worker may be just starting
 
-METHODS = ("recursive", "character", "none")
-
 
 @dataclass(frozen=True)
 class Status:
@@ -92,6 +90,10 @@ class Options:
     destination: str | None = None
     embedding_column: str | None = None
     index: str = "auto"
+    separators: Sequence[str] | None = None
+    is_regex: bool = False
+    keep_separator: str | None = None
+    mask_pii: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -366,16 +368,11 @@ def _sample(conn: Connection, source: int, column: str, options: Options) -> lis
     row = conn.execute(queries.TABLE_ESTIMATE, (source,)).fetchone()
     name, schema, estimate = row if row else ("", "", 0)
     share = 100 * min(1.0, 2 * SAMPLE_ROWS / max(estimate, 1))
-    method = "none" if options.embedding_column else options.chunking
     query = sql.SQL(queries.CHUNK_SAMPLE).format(
         table=sql.Identifier(schema, name), column=sql.Identifier(column), share=sql.Literal(share)
     )
-    params = {
-        "method": method,
-        "size": options.chunk_size,
-        "overlap": options.chunk_overlap,
-        "rows": SAMPLE_ROWS,
-    }
+    method = "none" if options.embedding_column else options.chunking
+    params = {**vars(options), "chunking": method, "rows": SAMPLE_ROWS}
     return [row[0] for row in conn.execute(query, params).fetchall()]
 
 

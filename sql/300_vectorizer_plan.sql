@@ -83,7 +83,11 @@ select
   x.key_record,
   x.key_match,
   x.key_json,
-  'jsonb_build_array(' || c.texts || ')' as content_json,
+  -- Beside the text what is made of it: what was loaded under another configuration is not
+  -- what this one makes.  See work_complete().
+  pg_catalog.format(
+    'jsonb_build_array(%s, %s)', c.texts, pg_catalog.jsonb_hash_extended(v.config, 0)
+  ) as content_json,
   'jsonb_build_object(' || c.pairs || ')' as content_vars
 from ai.vectorizer as v
 cross join lateral (

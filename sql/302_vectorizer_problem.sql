@@ -119,6 +119,10 @@ begin
   elsif _config -> 'loading' ->> 'implementation' <> 'column' then
     return format('loading from %s is not supported; use ai.loading_column',
       _config -> 'loading' ->> 'implementation');
+  elsif _config -> 'chunking' ->> 'implementation' not in (
+    'pgstack', 'none', 'character_text_splitter', 'recursive_character_text_splitter'
+  ) then
+    return format('chunking by %s is not supported', _config -> 'chunking' ->> 'implementation');
   elsif not _pgstack.model_host_allowed(plan.base_url) then
     return format('the model server %s is not in the setting model_hosts', plan.base_url);
   end if;

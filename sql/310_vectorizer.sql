@@ -84,28 +84,6 @@ $$;
 comment on function _pgstack.default_template(name[]) is
 'The template for several columns: the first ones as a heading of every chunk.';
 
-create or replace function _pgstack.chunking_config(
-  method text, size integer, overlap integer
-)
-returns jsonb
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- Raises for a size or overlap that cannot be.
-  perform from pgstack.chunk('-', method, size, overlap);
-  return case method
-    when 'none' then ai.chunking_none()
-    when 'character' then ai.chunking_character_text_splitter(size, overlap)
-    else ai.chunking_recursive_character_text_splitter(size, overlap)
-  end;
-end;
-$$;
-
-comment on function _pgstack.chunking_config(text, integer, integer) is
-'pgai''s chunking configuration for a method of pgstack.chunk().';
-
 create or replace function _pgstack.destination_config(
   destination name, embedding_column name, name text
 )
@@ -248,7 +226,11 @@ create or replace function pgstack.create_vectorizer(
   index text default 'auto',
   enqueue_existing boolean default true,
   if_not_exists boolean default false,
-  text_config text default null
+  text_config text default null,
+  separators text[] default null,
+  is_regex boolean default false,
+  keep_separator text default null,
+  mask_pii text[] default null
 )
 returns integer
 language plpgsql volatile
@@ -262,6 +244,7 @@ declare
   _model text := _pgstack.model_name(create_vectorizer.model, 'embedding_model');
   _dimensions integer := create_vectorizer.dimensions;
   _id integer;
+  _chunking jsonb;
   _problem text;
 begin
   perform _pgstack.check_manager();
@@ -290,6 +273,17 @@ begin
       using errcode = 'PS007', hint = 'Use auto, hnsw, diskann or none.';
   end if;
   perform _pgstack.check_text_config(coalesce(create_vectorizer.text_config, 'simple'));
+  if create_vectorizer.embedding_column is not null and create_vectorizer.mask_pii is not null then
+    -- What is found would be the text of the source, which is not masked.
+    raise exception 'a vectorizer that writes into a column of its source cannot mask'
+      using errcode = 'PS013', hint = 'Leave embedding_column out: chunks in a table can be masked.';
+  end if;
+  _chunking := _pgstack.chunking_config(
+    case when create_vectorizer.embedding_column is null
+      then create_vectorizer.chunking else 'none' end,
+    create_vectorizer.chunk_size, create_vectorizer.chunk_overlap, create_vectorizer.separators,
+    create_vectorizer.is_regex, create_vectorizer.keep_separator, create_vectorizer.mask_pii
+  );
   _dimensions := coalesce(
     create_vectorizer.dimensions,
     @extschema:vector@.vector_dims(pgstack.embed('How long are your vectors?', _model, 'document'))
@@ -303,11 +297,8 @@ begin
       name => _name,
       loading => ai.loading_column(content[cardinality(content)]),
       embedding => ai.embedding_ollama(_model, _dimensions),
-      chunking => _pgstack.chunking_config(
-        case when create_vectorizer.embedding_column is null
-          then create_vectorizer.chunking else 'none' end,
-        create_vectorizer.chunk_size, create_vectorizer.chunk_overlap
-      ),
+      chunking => case when _chunking ->> 'implementation' = 'pgstack'
+        then ai.chunking_none() else _chunking end,
       formatting => ai.formatting_python_template(_template),
       destination => _pgstack.destination_config(
         create_vectorizer.destination, create_vectorizer.embedding_column,
@@ -325,6 +316,11 @@ begin
       raise exception 'pgai refuses: %', sqlerrm
         using errcode = 'PS013', hint = 'select pgstack.create_vectorizer(''my_table'', ''my_column'');';
   end;
+  if _chunking ->> 'implementation' = 'pgstack' then
+    -- pgai would have refused it.
+    update ai.vectorizer as v set config = v.config || jsonb_build_object('chunking', _chunking)
+    where v.id = _id;
+  end if;
   _problem := _pgstack.vectorizer_problem(_pgstack.vectorizer_plan(_id));
   if _problem is not null then
     raise exception '% cannot be vectorized: %', create_vectorizer.source, _problem
@@ -348,16 +344,17 @@ $$;
 
 comment on function pgstack.create_vectorizer(
   regclass, name[], text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean,
-  text
+  text, text[], boolean, text, text[]
 ) is
 'Keeps embeddings of a table''s text in sync from now on; returns the vectorizer''s id in ai.vectorizer.
 source: a table with a primary key, of which the caller is the owner. content: its text columns; the last is cut into chunks, the others stand before every chunk.
 name: lower-case letters, digits and _; default: made from the table''s, by which it is found as well. model: default the setting embedding_model. dimensions: default: the model is asked, which needs a worker.
-chunking: recursive, character or none; chunk_size, chunk_overlap: in characters. template: what is embedded, $chunk and $column filled in.
+chunking, chunk_size, chunk_overlap, separators, is_regex, keep_separator: as method, size ... of pgstack.chunk(). template: what is embedded, $chunk and $column filled in.
 destination: the view that joins chunks and source, default <name or table>_embedding; its table is <destination>_store, its search function <destination>_search (pgstack.create_search_function() tells of it). embedding_column: instead of a table, a column of the source (no chunking then).
 index: auto (the setting index_method), hnsw, diskann or none; built by the worker once there are index_min_rows chunks.
 enqueue_existing: embed the rows that are there. if_not_exists: return the id of a vectorizer of that name.
 text_config: the language of the text for searches by words: english, german, simple ...; default the setting text_config.
+mask_pii: types of personal data that pgstack.mask_pii() is to mask before the text is cut, array[''all''] for those it masks by default; default none. Then what is embedded, stored as chunk, searched by words and sent to models is masked; offsets are those of the source. Not with embedding_column.
 Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner of the table and of pgstack, and what pgstack.embed() raises.';
 
 create or replace function pgstack.create_vectorizer(
@@ -375,7 +372,11 @@ create or replace function pgstack.create_vectorizer(
   index text default 'auto',
   enqueue_existing boolean default true,
   if_not_exists boolean default false,
-  text_config text default null
+  text_config text default null,
+  separators text[] default null,
+  is_regex boolean default false,
+  keep_separator text default null,
+  mask_pii text[] default null
 )
 returns integer
 language sql volatile
@@ -384,13 +385,14 @@ set search_path = pg_catalog, pg_temp
 as $$
   select pgstack.create_vectorizer(
     source, array[content], name, model, dimensions, chunking, chunk_size, chunk_overlap,
-    template, destination, embedding_column, index, enqueue_existing, if_not_exists, text_config
+    template, destination, embedding_column, index, enqueue_existing, if_not_exists, text_config,
+    separators, is_regex, keep_separator, mask_pii
   );
 $$;
 
 comment on function pgstack.create_vectorizer(
   regclass, name, text, text, integer, text, integer, integer, text, name, name, text, boolean, boolean,
-  text
+  text, text[], boolean, text, text[]
 ) is
 'Keeps embeddings of one text column in sync from now on; returns the vectorizer''s id in ai.vectorizer.
 Arguments and errors: as for the form that takes an array of columns.';

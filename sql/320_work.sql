@@ -20,7 +20,7 @@
 --
 -- A vector is made once.  Each chunk carries the digest of all that its vector depends on
 -- (model, dimensions, options, text); a chunk whose digest is known already, in its own row
--- or in another, never leaves the database.
+-- or in another, never leaves the database.  Where a vectorizer masks, text is that which is masked.
 --
 -- Callers: pgstack/worker.  They must read all rows: row_security is off there.
 -- Errors: PS002 wrong vector length.
@@ -308,6 +308,29 @@ $$;
 comment on function _pgstack.known_expression(_pgstack.vectorizer_plan) is
 'SQL that tells whether the vectorizer has a vector for d.digest.';
 
+-- What a template names.
+create or replace function _pgstack.template_vars(plan _pgstack.vectorizer_plan)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not plan.chunking ? 'mask_pii' then
+    return plan.content_vars;
+  end if;
+  return (
+    select format('jsonb_build_object(%s)', string_agg(
+      format('%L, %s', c.name, _pgstack.masked(plan, format('r.%I::text', c.name))), ', '
+    ))
+    from unnest(_pgstack.content_columns(plan.config)) as c (name)
+  );
+end;
+$$;
+
+comment on function _pgstack.template_vars(_pgstack.vectorizer_plan) is
+'SQL for the columns of a row r as an object, masked where the vectorizer masks.';
+
 create or replace function _pgstack.work_load(
   vectorizer_id integer, keys jsonb[], model_key text, model_digest text
 )
@@ -321,9 +344,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_load.vectorizer_id);
-  _split jsonb := _plan.chunking;
+  _chunking _pgstack.chunking := _pgstack.chunking(_plan.chunking);
   _plain boolean := _plan.template = '$chunk';
-  _separators text[];
 begin
   -- Dropped, or of another model by now: no text is asked of this one, and the keys go back.
   if _plan.id is null or work_load.model_key <> _pgstack.model_key(
@@ -334,10 +356,6 @@ begin
   if _pgstack.hold_source(_plan) is not null then
     return;  -- the keys go back: the next claim says why
   end if;
-  select array_agg(s.value order by s.nr) into _separators
-  from jsonb_array_elements_text(
-    coalesce(_split -> 'separators', '[]'::jsonb || (_split -> 'separator'))
-  ) with ordinality as s (value, nr);
   return query execute format(
     $sql$
     select
@@ -348,11 +366,11 @@ begin
     from unnest($1) with ordinality as q (key, nr)
     left join lateral (
       select
-        _pgstack.content_version(%1$s) as version, %2$s as vars, r.%3$I::text as content
+        _pgstack.content_version(%1$s) as version, %2$s as vars, %3$s as content
       from %4$s as r, jsonb_to_record(q.key) as k (%5$s)
       where %6$s
     ) as s on true
-    left join lateral pgstack.chunk(s.content, $3, $4, $5, $6, $7) as c on true
+    left join lateral pgstack.chunk(s.content, $3, $4, $5, $6, $7%9$s) as c on true
     left join lateral (select %7$s as input) as i on true
     left join lateral (
       select sha256($8 || convert_to(c.chunk, 'UTF8') || coalesce('\x00' || convert_to(i.input, 'UTF8'), ''))
@@ -365,26 +383,24 @@ begin
     ) as k on d.digest is not null
     order by q.nr, c.seq
     $sql$,
-    _plan.content_json, case when _plain then 'null::jsonb' else _plan.content_vars end,
-    _plan.content_column, _plan.source, _plan.key_record, _plan.key_match,
+    _plan.content_json, case when _plain then 'null::jsonb' else _pgstack.template_vars(_plan) end,
+    _pgstack.masked(_plan, format('r.%I::text', _plan.content_column)), _plan.source, _plan.key_record, _plan.key_match,
     case when _plain then 'null::text'
       else 'case when c.chunk is not null then _pgstack.fill_template($2, c.chunk, s.vars) end'
     end,
-    _pgstack.known_expression(_plan)
+    _pgstack.known_expression(_plan),
+    case when _chunking.keep_separator is not null then ', $10' else '' end
   ) using
     work_load.keys,
     _plan.template,
-    case _split ->> 'implementation'
-      when 'character_text_splitter' then 'character'
-      when 'recursive_character_text_splitter' then 'recursive'
-      else 'none'
-    end,
-    coalesce((_split ->> 'chunk_size')::integer, 800),
-    coalesce((_split ->> 'chunk_overlap')::integer, 400),
-    _separators,
-    coalesce((_split ->> 'is_separator_regex')::boolean, false),
+    _chunking.method,
+    _chunking.size,
+    _chunking.overlap,
+    _chunking.separators,
+    _chunking.is_regex,
     _pgstack.model_salt(_plan, work_load.model_digest),
-    _pgstack.setting_value('embedding_cache') = 'on';
+    _pgstack.setting_value('embedding_cache') = 'on',
+    _chunking.keep_separator;
 end;
 $$;
 

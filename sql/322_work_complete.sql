@@ -41,7 +41,9 @@ $$;
 comment on function _pgstack.lock_unchanged(_pgstack.vectorizer_plan, jsonb[], bytea[]) is
 'Locks source rows whose content is unchanged; returns which keys, by number.';
 
--- A statement of its own: its snapshot is younger than the locks.
+-- A statement of its own: its snapshot is younger than the locks.  And one: whoever changes a
+-- vectorizer's configuration queues its rows in the same transaction, so a snapshot that shows
+-- these shows that, and they stay: what was written is not what the configuration makes.
 -- nr::integer, here and below: any() looks up a hash table only where both sides are of one type.
 create or replace function _pgstack.unqueue(
   plan _pgstack.vectorizer_plan, keys jsonb[], settled integer[]
@@ -57,14 +59,15 @@ begin
     delete from %1$s as r
     using unnest($1) with ordinality as q (key, nr), jsonb_to_record(q.key) as k (%2$s)
     where %3$s and q.nr::integer = any ($2)
+      and exists (select from ai.vectorizer as v where v.id = $3 and v.config = $4)
     $sql$,
     plan.queue, plan.key_record, plan.key_match
-  ) using keys, settled;
+  ) using keys, settled, plan.id, plan.config;
 end;
 $$;
 
 comment on function _pgstack.unqueue(_pgstack.vectorizer_plan, jsonb[], integer[]) is
-'Takes settled keys, given by number, off the queue.';
+'Takes settled keys, given by number, off the queue, unless the vectorizer has another configuration by now.';
 
 -- For keys without a source row: their chunks go, and their queue rows go where no
 -- source row came back meanwhile.

@@ -171,12 +171,14 @@ begin
     _problem := _pgstack.hold_source(_plan);
     _plan := _pgstack.vectorizer_plan(lock_chunks.id);
   end if;
+  if _plan.id is not null and _problem is null then
+    execute format('lock table %s in share row exclusive mode', _plan.target);
+    -- What it waited for may have been set_chunking(), too.
+    _plan := _pgstack.vectorizer_plan(lock_chunks.id);
+    _problem := _pgstack.relation_problem(_plan);
+  end if;
   if _plan.id is null then
     perform _pgstack.unknown_vectorizer(lock_chunks.id::text);
-  end if;
-  if _problem is null then
-    execute format('lock table %s in share row exclusive mode', _plan.target);
-    _problem := _pgstack.relation_problem(_plan);
   end if;
   if _problem is not null then
     raise exception 'the words of "%" cannot be read: %', _plan.name, _problem

@@ -203,7 +203,10 @@ declare
   _others text;
 begin
   select string_agg(
-    format('%s.%I::text', case when plan.has_table then 'k' else 'r' end, c.name), ', ' order by c.nr
+    _pgstack.masked(
+      plan, format('%s.%I::text', case when plan.has_table then 'k' else 'r' end, c.name)
+    ),
+    ', ' order by c.nr
   ) into _others
   from unnest(_pgstack.content_columns(plan.config)) with ordinality as c (name, nr)
   where c.nr > 1;

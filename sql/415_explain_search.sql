@@ -65,7 +65,8 @@ begin
       $sql$,
       plan.key_record, plan.queue, plan.key_match
     ) else 'select null::integer as rank, null::boolean as is_queued, null as state, null as retrying' end,
-    case when _sees_text then format('r.%I::text', plan.content_column) else 'null' end,
+    case when _sees_text
+      then _pgstack.masked(plan, format('r.%I::text', plan.content_column)) else 'null' end,
     plan.key_record, plan.source, plan.key_match
   ) using hits, plan.id;
 end;

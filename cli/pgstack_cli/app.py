@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from pgstack_cli import (
     audit,
+    chunking,
     demo,
     evaluation,
     index,
@@ -154,6 +155,7 @@ for _panel, _commands in {
         _settings = stack.PASS_ON if _command is stack.psql else None
         app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
 app.add_typer(vectorizer.app, name="vectorizer", rich_help_panel="Database")
+app.add_typer(chunking.app, name="chunking", rich_help_panel="Database")
 app.add_typer(index.app, name="index", rich_help_panel="Database")
 app.add_typer(evaluation.app, name="eval", rich_help_panel="Search")
 app.add_typer(model.app, name="model", rich_help_panel="Embedded stack")

@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgstack_cli.chunking import (
+    ChunkOverlap,
+    ChunkSize,
+    KeepSeparator,
+    MaskPii,
+    Method,
+    MethodOption,
+    Regex,
+    Separators,
+    kept,
+    split_types,
+    unescaped,
+)
 from pgstack_cli.options import AsJson, DatabaseUrl, Name
 from pgstack_cli.output import duration, json_document, message, pairs, size, table
 
@@ -19,14 +32,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-class Chunking(StrEnum):
-    """How texts are cut."""
-
-    recursive = "recursive"
-    character = "character"
-    none = "none"
 
 
 class Index(StrEnum):
@@ -50,11 +55,6 @@ Model = Annotated[str | None, typer.Option("--model", help="Default: the setting
 Dimensions = Annotated[
     int | None, typer.Option("--dimensions", min=1, help="Default: the model is asked.")
 ]
-Cut = Annotated[Chunking, typer.Option("--chunking", help="How texts are cut.")]
-ChunkSize = Annotated[int, typer.Option("--chunk-size", min=1, help="Characters of a chunk.")]
-ChunkOverlap = Annotated[
-    int, typer.Option("--chunk-overlap", min=0, help="Characters that two chunks share.")
-]
 Template = Annotated[
     str | None, typer.Option("--template", help="What is embedded: '$title: $chunk'.")
 ]
@@ -76,9 +76,13 @@ def create(
     name: OwnName = None,
     model: Model = None,
     dimensions: Dimensions = None,
-    chunking: Cut = Chunking.recursive,
+    chunking: MethodOption = Method.recursive,
     chunk_size: ChunkSize = 800,
     chunk_overlap: ChunkOverlap = 400,
+    separator: Separators = None,
+    regex: Regex = False,
+    keep_separator: KeepSeparator = None,
+    mask_pii: MaskPii = None,
     template: Template = None,
     destination: Destination = None,
     embedding_column: EmbeddingColumn = None,
@@ -94,6 +98,7 @@ def create(
       pgstack vectorizer create blog contents
       pgstack vectorizer create shop.product title description --name products
       pgstack vectorizer create "My Table" body --chunking none --index diskann
+      pgstack vectorizer create ticket body --chunking sentence --chunk-overlap 0 --mask-pii all
     """
     from pgstack import target, vectorizers
 
@@ -108,6 +113,10 @@ def create(
         destination=destination,
         embedding_column=embedding_column,
         index=index.value,
+        separators=unescaped(separator, regex=regex),
+        is_regex=regex,
+        keep_separator=kept(keep_separator),
+        mask_pii=split_types(mask_pii),
     )
     with target.connect(url) as conn:
         made = vectorizers.create(conn, source, columns, options)
@@ -124,9 +133,13 @@ def plan(
     name: OwnName = None,
     model: Model = None,
     dimensions: Dimensions = None,
-    chunking: Cut = Chunking.recursive,
+    chunking: MethodOption = Method.recursive,
     chunk_size: ChunkSize = 800,
     chunk_overlap: ChunkOverlap = 400,
+    separator: Separators = None,
+    regex: Regex = False,
+    keep_separator: KeepSeparator = None,
+    mask_pii: MaskPii = None,
     template: Template = None,
     destination: Destination = None,
     embedding_column: EmbeddingColumn = None,
@@ -159,6 +172,10 @@ def plan(
         destination=destination,
         embedding_column=embedding_column,
         index=index.value,
+        separators=unescaped(separator, regex=regex),
+        is_regex=regex,
+        keep_separator=kept(keep_separator),
+        mask_pii=split_types(mask_pii),
     )
     with target.connect(url) as conn:
         found = vectorizers.plan(conn, source, columns, options)
@@ -230,21 +247,24 @@ def list_vectorizers(as_json: AsJson = False, url: DatabaseUrl = None) -> None:
 def show(name: Name, as_json: AsJson = False, url: DatabaseUrl = None) -> None:
     """Show all about one vectorizer.
 
-    --json: one document, its row of pgstack.vectorizer_status; lag in seconds.
+    --json: one document, its row of pgstack.vectorizer_status (lag in seconds) and chunking:
+    method, size, overlap, separators, is_regex, keep_separator, mask_pii.
 
     \b
     Examples:
       pgstack vectorizer show blog
       pgstack vectorizer show blog --json
     """
-    from pgstack import target, vectorizers
+    from pgstack import chunking, target, vectorizers
 
     with target.connect(url) as conn:
         found = vectorizers.status(conn, name)
+        cut = chunking.of_vectorizer(conn, found.id)
     if as_json:
-        json_document(found)
+        json_document({**vars(found), "chunking": vars(cut)})
     else:
-        pairs([(key.replace("_", " "), value) for key, value in vars(found).items()])
+        facts = {**vars(found), "chunking": cut, "masked": ", ".join(cut.mask_pii or ["nothing"])}
+        pairs([(key.replace("_", " "), value) for key, value in facts.items()])
 
 
 @app.command("errors")

@@ -117,6 +117,8 @@ class Wish:
 
 # Somebody holds a table for long: not an error of anybody's.
 CONTENTION = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+# Operational to psycopg, but it is a row that reaches them: a text too long for what is made of it.
+LIMITS = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 
 type Vectors = dict[bytes, Vector]  # by digest
 
@@ -266,9 +268,9 @@ class Drain:
         async def load(part: Batch) -> None:
             try:
                 loaded.append(await self._load(part, model))
-            except psycopg.OperationalError:
-                raise
             except psycopg.Error as exc:
+                if not _is_a_rows(exc):
+                    raise
                 await self._split_or_fail(part, exc, load)
 
         try:
@@ -339,9 +341,9 @@ class Drain:
 
         try:
             await self._write(batch, vectors)
-        except psycopg.OperationalError:
-            raise
         except psycopg.Error as exc:
+            if not _is_a_rows(exc):
+                raise
             if exc.sqlstate == DimensionMismatch.sqlstate:
                 model.known.clear()  # the next answer may be better
                 await self._release(batch, exc, blocks=True)
@@ -414,6 +416,11 @@ class Drain:
             blocks,
         )
         self.session.tell_news()
+
+
+def _is_a_rows(exc: psycopg.Error) -> bool:
+    """Whether one row may be at fault, and not the server or the connection."""
+    return isinstance(exc, LIMITS) or not isinstance(exc, psycopg.OperationalError)
 
 
 def _message(exc: BaseException, *texts: str) -> str:

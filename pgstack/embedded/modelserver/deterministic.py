@@ -114,6 +114,8 @@ class Stats:
     """Texts embedded."""
     per_text: Counter[str] = field(default_factory=Counter)
     """How often each text was embedded: the first 10,000 different ones."""
+    prompts: list[str] = field(default_factory=list)
+    """What generation was asked: the last 100 prompts."""
     models: Counter[str] = field(default_factory=Counter)
     concurrent: int = 0
     concurrent_max: int = 0
@@ -297,6 +299,7 @@ class Deterministic:
         self.stats.models[model.name] += 1
         prompts = [str(message["content"]) for message in request.messages]
         prompt = request.prompt if request.prompt is not None else prompts[-1]
+        self.stats.prompts[:] = [*self.stats.prompts[-99:], "\n".join([*prompts, prompt])]
         if self.faults.says:
             text = self.faults.says
         elif request.schema is not None:

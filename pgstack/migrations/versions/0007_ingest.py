@@ -98,6 +98,11 @@ $$
 _REPLACED: tuple[str, ...] = (
     "pgstack.create_collection(text, text, boolean, integer)",
     "pgstack.ingest_document(text, text, text, text, text, jsonb)",
+    "pgstack.create_vectorizer(regclass, name[], text, text, integer, text, integer, integer, text,"
+    " name, name, text, boolean, boolean, text)",
+    "pgstack.create_vectorizer(regclass, name, text, text, integer, text, integer, integer, text,"
+    " name, name, text, boolean, boolean, text)",
+    "_pgstack.chunking_config(text, integer, integer)",
 )
 
 
