@@ -56,6 +56,23 @@ WORK_PROBLEMS: Final[LiteralString] = (
     "and (s.failed > 0 or s.state = 'blocked')"
 )
 
+# Worker: files of documents.
+EXTRACTION_CLAIM: Final[LiteralString] = (
+    "select relation, collection, id, uri, media_type, source, source_hash, attempts, extraction, "
+    "tika_url from _pgstack.extraction_claim(%s, %s::text[], %s::bigint[], %s::bigint[])"
+)
+EXTRACTION_COMPLETE: Final[LiteralString] = (
+    "select _pgstack.extraction_complete("
+    "%s, %s::bigint, %s::bigint, %s, %s::text, %s::jsonb, %s::text, %s::text, %s::text[])"
+)
+EXTRACTION_FAIL: Final[LiteralString] = (
+    "select _pgstack.extraction_fail(%s, %s::bigint, %s::bigint, %s, %s::text)"
+)
+EXTRACTION_RELEASE: Final[LiteralString] = (
+    "select _pgstack.extraction_release(%s, %s::bigint, %s::bigint, %s, %s)"
+)
+EXTRACTION_LEFT: Final[LiteralString] = "select _pgstack.extraction_left(%s::text[])"
+
 # Worker: vector indexes.
 INDEX_DUE: Final[LiteralString] = "select name, statement from _pgstack.index_due()"
 INDEX_FAILED: Final[LiteralString] = "select _pgstack.index_failed(%s, %s, %s)"

@@ -269,6 +269,23 @@ comment on column pgstack.vectorizer_status.last_success_at is 'When rows were l
 comment on column pgstack.vectorizer_status.last_error_at is 'When something last went wrong.';
 comment on column pgstack.vectorizer_status.last_error is 'What keeps it from running, or else what last went wrong; NULL for roles that may not select from _pgstack.vectorizer.';
 
+-- For a row that is visible: nobody else's are while they are in progress.  Savepoints, and blocks
+-- of PL/pgSQL that catch errors, have ids of their own.
+create or replace function _pgstack.is_own(writer xid)
+returns boolean
+language sql stable strict
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_xact_status(
+    (s.top - ((s.top - writer::text::bigint + 2147483648) & 4294967295) + 2147483648)::text::xid8
+  ) = 'in progress'
+  from (select pg_current_xact_id_if_assigned()::text::bigint as top) as s;
+$$;
+
+comment on function _pgstack.is_own(xid) is
+'Whether this transaction wrote a visible row that has this xmin. For those alone that have age(xmin) <= 0: not older than this transaction.';
+
 create or replace function _pgstack.own_documents_pending(relation oid)
 returns boolean
 language plpgsql volatile
@@ -281,7 +298,7 @@ begin
   if _pgstack.documents_pending(own_documents_pending.relation) > 0 then
     execute format(
       'select exists (select from %s as d where d.status = ''pending'' '
-      'and d.xmin = pg_current_xact_id_if_assigned()::xid)',
+      'and age(d.xmin) <= 0 and _pgstack.is_own(d.xmin))',
       own_documents_pending.relation::regclass
     ) into _found;
   end if;
@@ -315,7 +332,7 @@ begin
       using errcode = 'PS007', hint = 'Call it in a transaction of its own.';
   end if;
   execute format(
-    'select exists (select from %s as r where r.xmin = pg_current_xact_id_if_assigned()::xid)',
+    'select exists (select from %s as r where age(r.xmin) <= 0 and _pgstack.is_own(r.xmin))',
     _plan.queue
   ) into _stale;
   if _stale or _pgstack.own_documents_pending(_source) then

@@ -62,7 +62,7 @@ create or replace function _pgstack.claim_document(
   relation oid, worker uuid, busy bigint[], most_tries integer
 )
 returns table (
-  id bigint, uri text, media_type text, source bytea, source_hash bytea
+  id bigint, uri text, media_type text, source bytea, source_hash bytea, attempts integer
 )
 language plpgsql volatile
 security invoker
@@ -99,7 +99,7 @@ begin
       limit 1
       for update skip locked
     )
-    returning d.id, d.uri, d.media_type, d.source, d.source_hash
+    returning d.id, d.uri, d.media_type, d.source, d.source_hash, d.attempts
     $sql$,
     _table, _free
   ) using claim_document.worker, _pgstack.lease_holders(), claim_document.busy;
@@ -115,7 +115,7 @@ create or replace function _pgstack.extraction_claim(
 )
 returns table (
   relation bigint, collection text, id bigint, uri text, media_type text, source bytea,
-  source_hash bytea, extraction jsonb, tika_url text
+  source_hash bytea, attempts integer, extraction jsonb, tika_url text
 )
 language plpgsql volatile
 security invoker
@@ -135,8 +135,8 @@ begin
   loop
     _problem := null;
     begin
-      select c.id, c.uri, c.media_type, c.source, c.source_hash
-      into id, uri, media_type, source, source_hash
+      select c.id, c.uri, c.media_type, c.source, c.source_hash, c.attempts
+      into id, uri, media_type, source, source_hash, attempts
       from _pgstack.claim_document(
         _collection.relation, extraction_claim.worker,
         array(
@@ -278,7 +278,7 @@ comment on function _pgstack.extraction_fail(uuid, bigint, bigint, bytea, text) 
 'Notes why a document''s file gives no text; an older text stays. False: as for extraction_complete().';
 
 create or replace function _pgstack.extraction_release(
-  worker uuid, relation bigint, id bigint, source_hash bytea
+  worker uuid, relation bigint, id bigint, source_hash bytea, counted boolean
 )
 returns void
 language plpgsql volatile
@@ -294,17 +294,19 @@ begin
   execute format(
     $sql$
     update only %s as d
-    set worker = null, attempts = greatest(d.attempts - 1, 0)
+    set worker = null, attempts = greatest(d.attempts - case when $4 then 0 else 1 end, 0)
     where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash = $3
     $sql$,
     _table
-  ) using extraction_release.id, extraction_release.worker, extraction_release.source_hash;
+  )
+  using extraction_release.id, extraction_release.worker, extraction_release.source_hash,
+    extraction_release.counted;
   perform pg_notify('pgstack_extract', '');
 end;
 $$;
 
-comment on function _pgstack.extraction_release(uuid, bigint, bigint, bytea) is
-'Gives a leased document back; no try is counted.';
+comment on function _pgstack.extraction_release(uuid, bigint, bigint, bytea, boolean) is
+'Gives a leased document back. counted: as one that was tried.';
 
 -- For worker --once: whether files are left to read, in whosever hands.
 create or replace function _pgstack.extraction_left(names text[])

@@ -13,9 +13,19 @@ which is replaced when it dies.
 
 Raises
     Unreadable  why the file gives no text; the message reads well after its name
+    Crashed     an Unreadable that may succeed when it is tried again
 """
 
-from pgstack.extract.document import Document, Options, Part, Unreadable, parts_json
+from pgstack.extract.document import Crashed, Document, Options, Part, Unreadable, parts_json
 from pgstack.extract.extractor import MAX_BYTES, Extractor
 
-__all__ = ["MAX_BYTES", "Document", "Extractor", "Options", "Part", "Unreadable", "parts_json"]
+__all__ = [
+    "MAX_BYTES",
+    "Crashed",
+    "Document",
+    "Extractor",
+    "Options",
+    "Part",
+    "Unreadable",
+    "parts_json",
+]

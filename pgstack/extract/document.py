@@ -17,6 +17,10 @@ class Unreadable(Exception):
     """A file gives no text; the message reads well after its name."""
 
 
+class Crashed(Unreadable):
+    """The process that read a file ended: the file's fault, or somebody else's."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A stretch of a text: characters ``start`` to ``end``, its page or None, its headings."""

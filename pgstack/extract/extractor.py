@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pgstack.extract.document import Document, Options, Part, Unreadable
+from pgstack.extract.document import Crashed, Document, Options, Part, Unreadable
 
 MAX_BYTES = 100_000_000
 
@@ -65,6 +65,7 @@ class Extractor:
         self._wall_seconds = wall_seconds
         self._output_bytes = output_bytes
         self._helper: _Helper | None = None
+        self._stopped = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +83,16 @@ class Extractor:
         helper, self._helper = self._helper, None
         if helper is not None:
             helper.end()
+
+    def stop(self) -> None:
+        """End it from another thread: what is being read raises :class:`Crashed`, as all else does.
+
+        The thread that reads closes it.
+        """
+        self._stopped = True
+        helper = self._helper
+        if helper is not None:
+            helper.process.kill()
 
     def extract(self, path: str | os.PathLike[str]) -> Document:
         """Return the text of one file, or raise :class:`Unreadable`."""
@@ -114,6 +125,8 @@ class Extractor:
             if helper is None:
                 helper = self._helper = _Helper(self._limits, self._options)
             deadline = time.monotonic() + self._wall_seconds
+            if self._stopped:
+                raise Crashed("stopped while it was read")
             try:
                 helper.send(request, data, deadline)
                 meta_bytes, text_bytes = _HEADER.unpack(helper.receive(_HEADER.size, deadline))
@@ -128,7 +141,7 @@ class Extractor:
                 self.close()
                 # An old process may have died of something else: ask a new one.
                 if fresh:
-                    raise Unreadable(str(exc)) from None
+                    raise Crashed(str(exc)) from None
 
 
 class _Died(Exception):
@@ -169,7 +182,7 @@ class _Helper:
             self.receive(len(b"ready\n"), deadline)
         except (_Died, TimeoutError):
             self.end()
-            raise Unreadable("the process that reads files cannot be started") from None
+            raise Crashed("the process that reads files cannot be started") from None
 
     def end(self) -> None:
         """Kill the process and all it started; remove its folder."""

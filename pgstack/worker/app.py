@@ -21,13 +21,16 @@ from pgstack import __version__, queries, vectors
 from pgstack.db import OPTIONS
 from pgstack.errors import NoWorker, Unreachable
 from pgstack.models import ModelServer
-from pgstack.worker import index
+from pgstack.worker import extract, index
 from pgstack.worker.bridge import Bridge
 from pgstack.worker.drain import Drain, ModelServerDown
 from pgstack.worker.meter import Meter
 from pgstack.worker.session import Session, log, wait_for
 
-LISTEN = "listen pgstack_request; listen pgstack_cancel; listen pgstack_work; listen pgstack_index"
+LISTEN = (
+    "listen pgstack_request; listen pgstack_cancel; listen pgstack_work; listen pgstack_index; "
+    "listen pgstack_extract"
+)
 RENEW_SECONDS = 1.5
 SWEEP_EVERY = 4  # renewals
 STOP_SECONDS = 10.0
@@ -152,7 +155,7 @@ async def _model_timeout(conn: psycopg.AsyncConnection[Any]) -> float:
 
 
 async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> None:
-    """Run every part of the worker; once: until the vectorizers are drained."""
+    """Run every part of the worker; once: until files are read and vectorizers drained."""
     bridge = Bridge(session)
     await session.fetch(queries.WORKER_SWEEP)
     await session.fetch(queries.PREPARE)
@@ -165,6 +168,8 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> Non
                 group.create_task(_stop_late(session, limit)),
             ]
             answering = group.create_task(bridge.run())
+            session.reading = True
+            reading = group.create_task(extract.run(session))
             if session.once:
                 await Drain(session).run()
                 await index.build_all(session)
@@ -172,6 +177,7 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> Non
                 building = group.create_task(index.run(session))
                 await Drain(session).run()
                 await building
+            await reading
             session.stopping.set()
             session.questions.set()
             await answering
@@ -187,6 +193,7 @@ async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     session.moved.set()
     session.questions.set()
     session.indexes.set()
+    session.documents.set()
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
 
@@ -201,6 +208,8 @@ async def _listen(session: Session, listener: psycopg.AsyncConnection[Any]) -> N
                 session.tell_news()
             case "pgstack_index":
                 session.indexes.set()
+            case "pgstack_extract":
+                session.documents.set()
     raise psycopg.OperationalError("the listening connection ended")
 
 

@@ -153,7 +153,8 @@ class Drain:
                         model.pump()
                     if self._may_claim() and await self._start_batch():
                         continue
-                    if session.once and not self.batches and not await self._left():
+                    done = session.once and not self.batches and not session.reading
+                    if done and not await self._left():
                         break
                     await wait_for(session.moved, self._pause())
                 for model in self.models.values():

@@ -86,7 +86,7 @@ begin
     end if;
     execute format('create index on %s (id) where status = ''pending''', _relation);
     execute format(
-      'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.documents.'
+      'comment on table %s is ''Documents ingested by pgstack; see pgstack.documents.''', _relation
     );
     insert into _pgstack.collection (relation) values (_relation);
   end loop;
