@@ -253,10 +253,6 @@ begin
       hint = format('As the owner of pgstack: grant create on schema pgstack_collections to %I;', current_user);
   end if;
   perform _pgstack.check_manager();
-  if create_collection.mask_pii is not null then
-    raise exception 'masking is not there yet'
-      using errcode = 'PS013', hint = 'Leave mask_pii out.';
-  end if;
   _relation := _pgstack.create_collection_table(create_collection.name);
   update _pgstack.collection as k
   set extraction = create_collection.extraction
@@ -270,7 +266,8 @@ begin
     chunking => create_collection.chunking,
     chunk_size => create_collection.chunk_size,
     chunk_overlap => create_collection.chunk_overlap,
-    destination => (_slug || '_embedding')::name
+    destination => (_slug || '_embedding')::name,
+    mask_pii => create_collection.mask_pii
   );
   return _relation;
 end;
