@@ -148,11 +148,14 @@ ASK_TEXT: Final[LiteralString] = (
     "select t.answer, _pgstack.citations(%(sources)s::jsonb, t.answer) "
     "from _pgstack.ask_text(%(content)s::text) as t (answer)"
 )
-COLLECTIONS: Final[LiteralString] = "pgstack_collections"
-COLLECTION_TABLE: Final[LiteralString] = (
-    "select v.source_table from ai.vectorizer as v "
-    "where v.id = (_pgstack.vectorizer_plan(%s::text)).id "
-    "and v.source_schema = 'pgstack_collections'"
+PASSAGES: Final[LiteralString] = (
+    "select p.title, p.uri, p.page, p.last_page, p.headings "
+    "from unnest(%(keys)s::jsonb[], %(starts)s::int[], %(ends)s::int[]) "
+    "with ordinality as c (key, start_char, end_char, nr) cross join "
+    "(select _pgstack.find_collection((_pgstack.vectorizer_plan(%(vectorizer)s::text)).name) "
+    "as relation) as t left join lateral "
+    "_pgstack.passage(t.relation, c.key, c.start_char, c.end_char) as p "
+    "on t.relation is not null order by c.nr"
 )
 
 # The DBA's verbs.

@@ -22,13 +22,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypedDict, Unpack
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
@@ -75,11 +74,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Document:
-    """What a row of a collection was read from."""
+class Passage:
+    """Where in a document of a collection a chunk stands; ``headings``: the outermost first."""
 
-    uri: str
     title: str | None
+    uri: str
+    page: int | None
+    last_page: int | None
+    headings: list[str]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Citation:
     end_char: int | None
     score: float
     cited: bool
+    title: str | None = None
+    """Of the document, in a collection; so are the others."""
+    uri: str | None = None
+    page: int | None = None
+    last_page: int | None = None
+    headings: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -253,20 +261,19 @@ def answer_so_far(written: str) -> str:
     return re.sub("[\ud800-\udbff]$", "", text)  # the first half of a character
 
 
-def documents(
-    conn: Connection, vectorizer: str, keys: Iterable[Mapping[str, Any]]
-) -> dict[int, Document]:
-    """Return the documents with these keys, by id; none when this is no collection."""
+def passages(
+    conn: Connection, vectorizer: str, found: Sequence[Hit | Citation]
+) -> list[Passage | None]:
+    """Return where in its document each chunk stands; None when this is no collection."""
+    params = {
+        "vectorizer": vectorizer,
+        "keys": [Jsonb(chunk.id) for chunk in found],
+        "starts": [chunk.start_char for chunk in found],
+        "ends": [chunk.end_char for chunk in found],
+    }
     with understood():
-        row = conn.execute(queries.COLLECTION_TABLE, (vectorizer,)).fetchone()
-        if row is None:
-            return {}
-        query = sql.SQL("select id, uri, title from {} where id = any (%s)").format(
-            sql.Identifier(queries.COLLECTIONS, row[0])
-        )
-        ids = [key["id"] for key in keys]
-        rows = conn.execute(query, (ids,)).fetchall()
-    return {number: Document(uri, title) for number, uri, title in rows}
+        rows = conn.execute(queries.PASSAGES, params).fetchall()
+    return [None if row[1] is None else Passage(*row) for row in rows]
 
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:

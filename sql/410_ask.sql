@@ -4,10 +4,13 @@
 
 create or replace function _pgstack.ask_sources(vectorizer text, question text, k integer)
 returns jsonb
-language sql volatile
+language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  _sources jsonb;
+begin
   select coalesce(
     jsonb_agg(
       jsonb_build_object(
@@ -18,11 +21,14 @@ as $$
     ),
     '[]'
   )
-  from pgstack.search(vectorizer, question, k) as s;
+  into _sources
+  from pgstack.search(ask_sources.vectorizer, ask_sources.question, ask_sources.k) as s;
+  return _pgstack.with_passages(ask_sources.vectorizer, _sources);
+end;
 $$;
 
 comment on function _pgstack.ask_sources(text, text, integer) is
-'The numbered sources for a question, as a JSON array.';
+'The numbered sources for a question, as a JSON array. The model is given their numbers and chunks, nothing else.';
 
 create or replace function _pgstack.ask_messages(sources jsonb, question text)
 returns jsonb
@@ -219,5 +225,5 @@ $$;
 comment on function pgstack.ask(text, text, integer, text) is
 'A model''s answer to a question, from the best chunks of a vectorizer''s source that the caller may see.
 vectorizer, question: as for pgstack.search(). k: how many chunks the model is given, default 5. model: default the setting generation_model.
-Returns the answer (NULL when nothing was found), citations, model and duration. A citation is {"number", "id": the source row''s key, "chunk_seq", "chunk", "start_char", "end_char", "score", "cited"}; an answer that cites nothing comes with all its sources, "cited": false.
+Returns the answer (NULL when nothing was found), citations, model and duration. A citation is {"number", "id": the source row''s key, "chunk_seq", "chunk", "start_char", "end_char", "score", "cited"}, in a collection with "title" and "uri" of the document, and "page", "last_page" and "headings" where it has them, as pgstack.passage() tells; an answer that cites nothing comes with all its sources, "cited": false.
 Raises what pgstack.search() and pgstack.chat() raise.';

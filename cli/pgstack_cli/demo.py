@@ -114,7 +114,7 @@ def _sync_live(show: _Show, conn: Any, library: Any) -> None:
 
 
 def _search(show: _Show, conn: Any, library: Any) -> None:
-    from pgstack.search import documents, search
+    from pgstack.search import passages, search
 
     show.step("Search by meaning, in plain SQL")
     _query(show, conn, library, library.SEARCH)
@@ -122,13 +122,12 @@ def _search(show: _Show, conn: Any, library: Any) -> None:
     show.step("Search from the shell: by meaning and by words together")
     show.say(f'$ pgstack search {library.COLLECTION} "{library.WORDS}" -k {HITS}')
     hits = search(conn, library.COLLECTION, library.WORDS, k=HITS)
-    found = documents(conn, library.COLLECTION, [hit.id for hit in hits])
-    for hit in hits:
-        print_hit(hit, found, indent="    ")
+    for hit, passage in zip(hits, passages(conn, library.COLLECTION, hits), strict=True):
+        print_hit(hit, passage, indent="    ")
 
 
 def _ask(show: _Show, conn: Any, library: Any) -> None:
-    from pgstack.search import answer_pieces, documents
+    from pgstack.search import answer_pieces
     from pgstack.vectorizers import default_model
 
     name = os.environ.get("PGSTACK_DEMO_MODEL") or default_model(conn, "generation_model")
@@ -139,8 +138,7 @@ def _ask(show: _Show, conn: Any, library: Any) -> None:
     answer = print_pieces(
         answer_pieces(conn, library.COLLECTION, library.QUESTION, chat=chat, k=SOURCES, model=name)
     )
-    keys = [citation.id for citation in answer.citations]
-    print_citations(answer, documents(conn, library.COLLECTION, keys))
+    print_citations(answer)
 
 
 def _query(show: _Show, conn: Any, library: Any, query: str) -> None:

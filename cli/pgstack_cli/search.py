@@ -14,7 +14,7 @@ from pgstack_cli.output import clean, duration, json_document, json_line, messag
 
 if TYPE_CHECKING:
     from pgstack.db import Connection
-    from pgstack.search import Answer, Citation, Document, Hit, Options, Step
+    from pgstack.search import Answer, Citation, Hit, Options, Passage, Step
 
 SNIPPET = 160  # characters
 
@@ -144,7 +144,7 @@ def search(
             print_steps(library.explain(conn, name, query, **options))
         else:
             hits = library.search(conn, name, query, **options)
-            print_hits(hits, documents(conn, name, hits, as_json=as_json), as_json=as_json)
+            print_hits(conn, name, hits, as_json=as_json)
 
 
 def similar(
@@ -186,25 +186,19 @@ def similar(
             diversity=diversity,
             target_recall=target_recall,
         )
-        print_hits(hits, documents(conn, name, hits, as_json=as_json), as_json=as_json)
+        print_hits(conn, name, hits, as_json=as_json)
 
 
-def documents(
-    conn: Connection, name: str, hits: list[Hit], *, as_json: bool
-) -> dict[int, Document]:
-    """Return the documents of what was found, for a person."""
+def print_hits(conn: Connection, name: str, hits: list[Hit], *, as_json: bool) -> None:
+    """Print what a search found."""
     from pgstack import search as library
 
-    return {} if as_json else library.documents(conn, name, [hit.id for hit in hits])
-
-
-def print_hits(hits: list[Hit], found: dict[int, Document], *, as_json: bool) -> None:
-    """Print what a search found."""
-    for hit in hits:
-        if as_json:
+    if as_json:
+        for hit in hits:
             json_line(hit)
-        else:
-            print_hit(hit, found)
+    else:
+        for hit, passage in zip(hits, library.passages(conn, name, hits), strict=True):
+            print_hit(hit, passage)
     if not hits:
         message("nothing found")
 
@@ -223,11 +217,11 @@ def print_steps(steps: list[Step]) -> None:
         result(f"warning: {step.what}: {step.detail}")
 
 
-def print_hit(hit: Hit, found: dict[int, Document], *, indent: str = "") -> None:
+def print_hit(hit: Hit, passage: Passage | None, *, indent: str = "") -> None:
     """Print one chunk for a person."""
     branches = {"vector": hit.vector_rank, "text": hit.text_rank}
     places = ", ".join(f"{name} {rank}" for name, rank in branches.items() if rank is not None)
-    result(f"{indent}{hit.rank}. {_place(hit, found)}  (score {hit.score:.3f}: {places})")
+    result(f"{indent}{hit.rank}. {_place(hit, passage)}  (score {hit.score:.3f}: {places})")
     result(f"{indent}   {snippet(hit.chunk)}")
     if hit.more:
         count = len(hit.more)
@@ -252,7 +246,8 @@ def ask(
     """Answer QUESTION from the chunks of NAME, and cite them.
 
     --json: one document: answer, citations [number, id, chunk_seq, chunk, start_char,
-    end_char, score, cited], model, duration (seconds). With --stream: one object a line,
+    end_char, score, cited, and of a collection title, uri, page, last_page, headings],
+    model, duration (seconds). With --stream: one object a line,
     {"text": ...} for each piece, and the document on the last.
 
     \b
@@ -277,8 +272,7 @@ def ask(
                 as_json=as_json,
             )
         if not as_json:
-            keys = [citation.id for citation in answer.citations]
-            print_citations(answer, library.documents(conn, name, keys))
+            print_citations(answer)
 
 
 def print_pieces(pieces: Iterator[str | Answer], *, as_json: bool = False) -> Answer:
@@ -307,13 +301,13 @@ def chat(payload: dict[str, Any]) -> Iterator[str]:
                 yield text
 
 
-def print_citations(answer: Answer, found: dict[int, Document]) -> None:
+def print_citations(answer: Answer) -> None:
     """Print the sources of an answer."""
     if answer.citations:
         cited = any(citation.cited for citation in answer.citations)
         result("\nSources:" if cited else "\nSources (the answer cites none of them):")
     for citation in answer.citations:
-        result(f"  [{citation.number}] {_place(citation, found)}")
+        result(f"  [{citation.number}] {_place(citation, citation)}")
         result(f"      {snippet(citation.chunk)}")
     message(f"({answer.model}, {duration(answer.duration.total_seconds())})")
 
@@ -324,12 +318,17 @@ def snippet(text: str) -> str:
     return line if len(line) <= SNIPPET else line[: SNIPPET - 1].rsplit(" ", 1)[0] + "…"
 
 
-def _place(chunk: Hit | Citation, found: dict[int, Document]) -> str:
-    """Return where a chunk stands: its document or its row's key, and its characters there."""
+def _place(chunk: Hit | Citation, passage: Passage | Citation | None) -> str:
+    """Return where a chunk stands: its document or its row's key, page, headings, characters."""
     place = " ".join(f"{name}={value}" for name, value in chunk.id.items())
-    document = found.get(chunk.id.get("id", 0))
-    if document is not None:
-        place = f"{document.title or unquote(document.uri)} ({place})"
+    if passage is not None and passage.uri is not None:
+        place = f"{passage.title or unquote(passage.uri)} ({place})"
+        if passage.page is not None:
+            more = passage.last_page != passage.page
+            place += f", pages {passage.page}-{passage.last_page}" if more else ""
+            place += "" if more else f", page {passage.page}"
+        if passage.headings:
+            place += f", {' > '.join(passage.headings)}"
     if chunk.start_char is not None:
         place += f", characters {chunk.start_char}-{chunk.end_char}"
     return place

@@ -271,7 +271,13 @@ def test_nothing_found_is_no_failure(run: Run, zoo: str) -> None:
 
 
 ANSWER = {"answer", "citations", "model", "duration"}
-CITATION = {"number", "id", "chunk_seq", "chunk", "start_char", "end_char", "score", "cited"}
+CITATION = {"number", "id", "chunk_seq", "chunk", "start_char", "end_char", "score", "cited"} | {
+    "title",
+    "uri",
+    "page",
+    "last_page",
+    "headings",
+}
 
 
 def test_an_answer_with_its_citations(run: Run, zoo: str) -> None:
