@@ -64,6 +64,7 @@ class Composer:
         self._newlines = 2  # how many the text ends with; 2: nothing to separate yet
         self._outline = Outline()
         self._page: int | None = None
+        self.first_words: str | None = None  # the heading that the text begins with
         # (place, page, headings): what holds from that place on.
         self._changes: list[tuple[int, int | None, tuple[str, ...]]] = [(0, None, ())]
 
@@ -91,15 +92,18 @@ class Composer:
         if not words:
             return
         self.gap(2)
-        self._outline.enter(level, words)
+        path = self._outline.enter(level, words)
+        if self._length == 0:
+            self.first_words = path[-1]
         self._mark()
         self._write(words)
 
     def leave_headings(self) -> None:
         """What follows stands under no heading."""
-        self._outline.clear()
-        self.gap(2)
-        self._mark()
+        if self._outline.path:
+            self._outline.clear()
+            self.gap(2)
+            self._mark()
 
     def block(self, text: str, gap: int = 2) -> None:
         """Add a block, ``gap`` newlines after what stands before."""

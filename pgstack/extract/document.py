@@ -51,11 +51,13 @@ class Options:
     """How to read.
 
     ``ocr``               languages in pictures, Tesseract's names: ``eng+deu``; "": no OCR
+    ``ocr_seconds``       processor time for that in one file; pages beyond it are left out
     ``keep_boilerplate``  keep menus, page headers and footers of HTML pages
     ``tika_url``          address of an Apache Tika server that reads instead of kreuzberg
     """
 
     ocr: str = "eng"
+    ocr_seconds: int = 300
     keep_boilerplate: bool = False
     tika_url: str | None = None
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pgstack.extract import formats, ocr
 from pgstack.extract.document import Crashed, Document, Options, Part, Unreadable
 
 MAX_BYTES = 100_000_000
@@ -47,7 +48,7 @@ class Extractor:
     reason; the next file gets a new process.  Use one from one thread at a time.
 
     ``memory_bytes``  address space of the helper, start included (about 0.5 GB)
-    ``cpu_seconds``, ``wall_seconds``  for one file
+    ``cpu_seconds``, ``wall_seconds``  for one file; OCR has its own time besides (``Options``)
     ``output_bytes``  of text, UTF-8, from one file
     """
 
@@ -78,6 +79,11 @@ class Extractor:
     ) -> None:
         self.close()
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What holds the helper: of ``limits``, ``landlock``, ``seccomp``; () before the start."""
+        return self._helper.layers if self._helper else ()
+
     def close(self) -> None:
         """End the helper process."""
         helper, self._helper = self._helper, None
@@ -106,9 +112,10 @@ class Extractor:
         """
         if len(data) > MAX_BYTES:
             raise Unreadable(_too_large(len(data)))
-        request = {"name": name, "media_type": media_type, "bytes": len(data)}
+        hints = {"name": name, "media_type": media_type}
+        request = {"hints": hints, "bytes": len(data)}
         try:
-            meta, text = self._ask(json.dumps(request).encode("ascii") + b"\n", data)
+            meta, text = self._ask(name, json.dumps(request).encode("ascii") + b"\n", data)
         except BaseException:  # what is half said cannot be taken up again
             self.close()
             raise
@@ -118,25 +125,23 @@ class Extractor:
             raise Unreadable(str(meta["error"])[:500])
         return _document(meta, text)
 
-    def _ask(self, request: bytes, data: bytes) -> tuple[dict[str, Any], str]:
+    def _ask(self, name: str, request: bytes, data: bytes) -> tuple[dict[str, Any], str]:
         while True:
             helper = self._helper
             fresh = helper is None
             if helper is None:
                 helper = self._helper = _Helper(self._limits, self._options)
-            deadline = time.monotonic() + self._wall_seconds
+            seconds = self._wall_seconds
+            if formats.may_need_ocr(name, data) and ocr.missing(self._options.ocr) is None:
+                seconds += self._options.ocr_seconds
+            deadline = time.monotonic() + seconds
             if self._stopped:
                 raise Crashed("stopped while it was read")
             try:
                 helper.send(request, data, deadline)
-                meta_bytes, text_bytes = _HEADER.unpack(helper.receive(_HEADER.size, deadline))
-                # Room for the map beside the text.
-                if text_bytes > self._output_bytes or meta_bytes > self._output_bytes + 1_000_000:
-                    raise Unreadable(f"gives more than {self._output_bytes / 1e6:.0f} MB of text")
-                meta = json.loads(helper.receive(meta_bytes, deadline))
-                return meta, helper.receive(text_bytes, deadline).decode("utf-8")
+                return helper.receive(self._output_bytes, deadline)
             except TimeoutError:
-                raise Unreadable(f"took more than {self._wall_seconds:g} s to read") from None
+                raise Unreadable(f"took more than {seconds:g} s to read") from None
             except _Died as exc:
                 self.close()
                 # An old process may have died of something else: ask a new one.
@@ -152,6 +157,7 @@ class _Helper:
     """One helper process, its pipes and its folder."""
 
     def __init__(self, limits: list[str], options: Options) -> None:
+        self.layers: tuple[str, ...] = ()
         self.folder = tempfile.mkdtemp(prefix="pgstack-extract-")
         # The helper dies when our end of this pipe closes, however we end.
         lifeline, self._lifeline = os.pipe()
@@ -179,7 +185,7 @@ class _Helper:
         try:
             deadline = time.monotonic() + _START_SECONDS
             self.send(json.dumps(asdict(options)).encode("ascii") + b"\n", b"", deadline)
-            self.receive(len(b"ready\n"), deadline)
+            self.layers = tuple(self.receive(0, deadline)[0]["layers"])
         except (_Died, TimeoutError):
             self.end()
             raise Crashed("the process that reads files cannot be started") from None
@@ -211,8 +217,19 @@ class _Helper:
                 except OSError:
                     raise self._died() from None
 
-    def receive(self, size: int, deadline: float) -> bytes:
-        """Read exactly ``size`` bytes."""
+    def receive(self, output_bytes: int, deadline: float) -> tuple[dict[str, Any], str]:
+        """Read an answer: its JSON and the text, which has at most ``output_bytes``."""
+        meta_bytes, text_bytes = _HEADER.unpack(self._read(_HEADER.size, deadline))
+        # Room for the map beside the text.
+        if text_bytes > output_bytes or meta_bytes > output_bytes + 1_000_000:
+            raise Unreadable(f"gives more than {output_bytes / 1e6:.0f} MB of text")
+        try:
+            meta: dict[str, Any] = json.loads(self._read(meta_bytes, deadline))
+            return meta, self._read(text_bytes, deadline).decode("utf-8")
+        except ValueError as exc:
+            raise Unreadable(f"gave a damaged answer: {exc}"[:300]) from None
+
+    def _read(self, size: int, deadline: float) -> bytes:
         received = bytearray()
         while len(received) < size:
             _wait(self._out, select.POLLIN, deadline)
@@ -256,6 +273,7 @@ def _status(pid: int, field: str) -> int:
 
 def _environment(folder: str) -> dict[str, str]:
     """Return what the helper may know: no password of ours, and its folder as home."""
+    tessdata = ocr.data_folder()
     return {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -265,6 +283,8 @@ def _environment(folder: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         # Threads each with a heap of their own would eat up the address space.
         "MALLOC_ARENA_MAX": "2",
+        # kreuzberg asks the environment; so do we, for the same folder.
+        **({} if tessdata is None else {"TESSDATA_PREFIX": tessdata}),
     }
 
 

@@ -123,6 +123,8 @@ def detect(name: str, data: bytes, declared: str | None = None) -> str:
     found = _by_bytes(data)
     if found is not None:
         return found
+    if suffix == ".pdf" and b"%PDF-" in data[:1024]:
+        return BINARIES[suffix]  # readers allow something before it
     if suffix in BINARIES or suffix in _OTHERS:
         raise Unreadable(f"not the {suffix} file its name says")
     if suffix in TEXTS:
@@ -173,6 +175,15 @@ def _ole_type(data: bytes) -> str:
         if mark.encode("utf-16-le") in data:
             return media_type
     raise Unreadable("an old office document of no known kind")
+
+
+def may_need_ocr(name: str, data: bytes) -> bool:
+    """Say whether a file may have pictures of text: it is a PDF or an image."""
+    try:
+        media_type = detect(name, data[:4096])
+    except Unreadable:
+        return False
+    return media_type == BINARIES[".pdf"] or media_type.startswith("image/")
 
 
 def looks_like_html(data: bytes) -> bool:

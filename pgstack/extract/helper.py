@@ -7,13 +7,19 @@ JSON and the text.
 
 from __future__ import annotations
 
+import contextlib
+import encodings
+import importlib
 import json
 import os
+import pkgutil
 import struct
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
-from pgstack.extract import sandbox
+from pgstack.extract import ocr, sandbox
 from pgstack.extract.document import Document, Options, Unreadable
 from pgstack.extract.read import read_bytes
 
@@ -30,29 +36,31 @@ def main() -> None:
     os.dup2(2, 1)  # a parser that prints must not speak in our name
     options = Options(**json.loads(inward.readline()))
     _warm_up()
-    sandbox.limit_process(memory_bytes)
-    outward.write(b"ready\n")
-    outward.flush()
+    tessdata = ocr.data_folder()
+    readable = [] if tessdata is None else [tessdata]
+    layers = sandbox.confine(os.environ["HOME"], readable, memory_bytes)
+    _send(outward, {"layers": layers}, b"")
     for line in inward:
         request = json.loads(line)
         data = inward.read(request["bytes"])
         sandbox.limit_processor(cpu_seconds)
-        meta, text = _answer(request, data, options, output_bytes)
+        read = partial(read_bytes, data, options=options, **request["hints"])
+        meta, text = _answer(read, output_bytes)
         _send(outward, meta, text)
 
 
 def _warm_up() -> None:
-    """Load what reading needs while files may still be opened."""
-    import kreuzberg  # noqa: F401
+    """Load what reading needs: later no file can be opened, Python's own included."""
+    for name in ("kreuzberg", "bs4", "html.parser", "charset_normalizer", "xml.parsers.expat"):
+        importlib.import_module(name)
+    for module in pkgutil.iter_modules(encodings.__path__):
+        with contextlib.suppress(ImportError):  # those of another system
+            importlib.import_module(f"encodings.{module.name}")
 
 
-def _answer(
-    request: dict[str, Any], data: bytes, options: Options, output_bytes: int
-) -> tuple[dict[str, Any], bytes]:
+def _answer(read: Callable[[], Document], output_bytes: int) -> tuple[dict[str, Any], bytes]:
     try:
-        document = read_bytes(
-            data, name=request["name"], media_type=request["media_type"], options=options
-        )
+        document = read()
         text = document.text.encode("utf-8")
         if len(text) > output_bytes:
             raise Unreadable(f"gives more than {output_bytes / 1e6:.0f} MB of text")

@@ -2,8 +2,10 @@
 
 Data in and out
     ``markup``  the page, decoded
-    returns     its title or None, and its text: headings and paragraphs apart by a blank
-                line, list items and table rows one a line, ``pre`` as it is, no scripts
+    returns     :class:`Page`: its title or None, its headings, and its text: headings and
+                paragraphs apart by a blank line, list items and table rows one a line,
+                ``pre`` as it is; no scripts, nothing hidden, and no menus and page footers
+                (``pgstack.extract.boilerplate``) unless asked
 
 Call it in a process with limits (:class:`pgstack.extract.Extractor`): there are pages made
 to take all memory and time there is.
@@ -12,8 +14,13 @@ to take all memory and time there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pgstack.extract.boilerplate import Boilerplate, hidden
+from pgstack.extract.compose import clean
+from pgstack.extract.markup import Heading
 
 if TYPE_CHECKING:
     from bs4.element import Tag
@@ -36,7 +43,21 @@ _PARAGRAPHS = {
     *("fieldset", "details", "body", "address"),
 }
 _LINES = {"div", "li", "dt", "dd", "tr", "caption", "figcaption", "summary", "option", "legend"}
+_HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _NOT_IN_CELL = (_PARAGRAPHS | _LINES | _DROPPED | {"br"}) - {"p", "div"}
+
+
+# Links to the heading itself that stand beside it, and what is invisible.
+_MARKS = " \t\n\u200b\ufeff¶§#"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What an HTML page says; headings as (place in ``text``, level, words)."""
+
+    title: str | None
+    text: str
+    headings: list[Heading]
 
 
 class _Writer:
@@ -44,14 +65,44 @@ class _Writer:
 
     def __init__(self) -> None:
         self.parts: list[str] = []
+        self.length = 0
+        self.headings: list[Heading] = []
+        self._heading: tuple[int, int, int] | None = None  # place, level, its first part
         self.newlines = 2  # how many the text ends with; 2: nothing to separate yet
         self.space = False
+        self._bullet = False  # a list item was begun and nothing written yet
+
+    def _add(self, text: str) -> None:
+        self.parts.append(text)
+        self.length += len(text)
+        self._bullet = False
+
+    def bullet(self) -> None:
+        """Begin a list item: its first block stands beside the mark."""
+        self.words("- ")
+        self._bullet = True
+
+    def begin_heading(self, level: int) -> None:
+        """What follows, up to :meth:`end_heading`, is a heading."""
+        if self._heading is None:
+            self._heading = (self.length, level, len(self.parts))
+
+    def end_heading(self) -> None:
+        """The heading is over."""
+        if self._heading is not None:
+            place, level, first = self._heading
+            words = "".join(self.parts[first:]).strip().strip(_MARKS)
+            if words:
+                self.headings.append((place, level, words))
+            self._heading = None
 
     def gap(self, newlines: int) -> None:
         """Ask for a line (1) or paragraph (2) end before the next words."""
+        if self._bullet:
+            return
         self.space = False
         if self.newlines < newlines:
-            self.parts.append("\n" * (newlines - self.newlines))
+            self._add("\n" * (newlines - self.newlines))
             self.newlines = newlines
 
     def words(self, text: str) -> None:
@@ -63,32 +114,50 @@ class _Writer:
         if not body:
             return
         if self.space and self.newlines == 0:
-            self.parts.append(" ")
-        self.parts.append(body)
+            self._add(" ")
+        self._add(body)
         self.newlines = 0
         self.space = flat.endswith(" ")
 
     def verbatim(self, text: str) -> None:
         """Add preformatted text as it is."""
+        text = text.replace("\f", "\n")
         if text:
-            self.parts.append(text)
+            self._add(text)
             self.newlines = 2 if text.endswith("\n\n") else int(text.endswith("\n"))
             self.space = False
 
 
-def html_text(markup: str) -> tuple[str | None, str]:
-    """Return the title, or None, and the text of a page."""
+def html_page(markup: str, *, keep_boilerplate: bool = False) -> Page:
+    """Return the title, the text and the headings of a page.
+
+    Where hardly anything would be left without menus and footers, all is kept.
+    """
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(markup, "html.parser")
     found = soup.title or soup.h1
-    title = " ".join(found.get_text(" ").split()) if found is not None else ""
+    title = clean(" ".join(found.get_text(" ").split())) if found is not None else ""
+    page = None
+    if not keep_boilerplate:
+        boilerplate = Boilerplate(soup)
+        page = _page(title, boilerplate.main, boilerplate.drops)
+        if len(page.text) < boilerplate.least:
+            page = None
+    return page or _page(title, soup, lambda tag: False)
+
+
+def _page(title: str, root: Tag, drops: Callable[[Tag], bool]) -> Page:
     writer = _Writer()
-    _write_html(soup, writer)
-    return title or None, "".join(writer.parts).strip()
+    _write_html(root, writer, drops)
+    text = clean("".join(writer.parts))
+    lead = len(text) - len(text.lstrip())
+    text = text.strip()
+    headings = [(max(place - lead, 0), level, words) for place, level, words in writer.headings]
+    return Page(title or None, text, headings)
 
 
-def _write_html(root: Tag, writer: _Writer) -> None:
+def _write_html(root: Tag, writer: _Writer, drops: Callable[[Tag], bool]) -> None:
     from bs4.element import NavigableString, PreformattedString, Tag
 
     # A stack of our own: hostile pages nest deeper than Python may recurse.
@@ -100,16 +169,14 @@ def _write_html(root: Tag, writer: _Writer) -> None:
         if node is None:
             stack.pop()
             preformatted -= tag.name == "pre"
+            if tag.name in _HEADINGS:
+                writer.end_heading()
             _boundary(tag.name, writer)
         elif isinstance(node, Tag):
-            if node.name in _DROPPED:
+            if node.name in _DROPPED or hidden(node) or drops(node):
                 continue
-            _boundary(node.name, writer)
-            if node.name == "br":
-                writer.gap(1) if writer.newlines == 0 else None
-            elif node.name == "li":
-                writer.words("- ")
-            elif node.name in ("td", "th"):
+            _open(node, writer)
+            if node.name in ("td", "th"):
                 cell = _one_line(node)
                 if cell is not None:
                     if cell.strip():
@@ -123,6 +190,16 @@ def _write_html(root: Tag, writer: _Writer) -> None:
             continue  # comments, doctypes, processing instructions
         elif isinstance(node, NavigableString):
             (writer.verbatim if preformatted else writer.words)(str(node))
+
+
+def _open(tag: Tag, writer: _Writer) -> None:
+    _boundary(tag.name, writer)
+    if tag.name == "br" and writer.newlines == 0:
+        writer.gap(1)
+    elif tag.name == "li":
+        writer.bullet()
+    elif tag.name in _HEADINGS:
+        writer.begin_heading(_HEADINGS[tag.name])
 
 
 def _one_line(cell: Tag) -> str | None:

@@ -5,32 +5,40 @@ Files come from anywhere: call it by :class:`pgstack.extract.Extractor`, in a pr
 
 from __future__ import annotations
 
-from pgstack.extract import charset, formats, markup
+from pgstack.extract import charset, formats, markup, office, pdf
 from pgstack.extract.compose import parts_of_headings
 from pgstack.extract.document import Document, Options
-from pgstack.extract.html import html_text
+from pgstack.extract.html import html_page
 
 _DEFAULT = Options()
+_SAYS_ITS_CHARSET = {"text/html", "application/xml"}
 
 
 def read_bytes(
-    data: bytes, *, name: str, media_type: str | None = None, options: Options = _DEFAULT
+    data: bytes,
+    *,
+    name: str,
+    media_type: str | None = None,
+    options: Options = _DEFAULT,
 ) -> Document:
     """Return the text of a file called ``name``, or raise :class:`Unreadable`.
 
     ``media_type`` is what its source says it is; bytes and name count more.
     """
     found = formats.detect(name, data, media_type)
-    if found in _office_formats():
-        from pgstack.extract import office
-
+    if found == pdf.MEDIA_TYPE:
+        return pdf.read(data, options)
+    if found.startswith("image/"):
+        return pdf.read_picture(data, found, options)
+    if found in office.FORMATS:
         return office.read(data, found, options)
-    declared = charset.html_charset(data) if found == "text/html" else None
+    declared = charset.declared(data) if found in _SAYS_ITS_CHARSET else None
     text, warnings = charset.decode(data, declared)
     title: str | None = None
     headings: list[markup.Heading] = []
     if found == "text/html":
-        title, text = html_text(text)
+        page = html_page(text, keep_boilerplate=options.keep_boilerplate)
+        title, text, headings = page.title, page.text, page.headings
     elif found == "text/markdown":
         title, headings = markup.markdown(text)
     elif found == "text/x-rst":
@@ -42,9 +50,3 @@ def read_bytes(
         parts=parts_of_headings(text, headings),
         warnings=warnings,
     )
-
-
-def _office_formats() -> frozenset[str]:
-    from pgstack.extract import office
-
-    return office.FORMATS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgstack.extract import MAX_BYTES, Document, Extractor, Unreadable
+from pgstack.extract import MAX_BYTES, Document, Extractor, Options, Unreadable
 from pgstack.extract.read import read_bytes
 
 DATA = (
@@ -265,7 +265,7 @@ def test_wall_time_is_limited(tmp_path: Path) -> None:
 def test_sample_documents_give_text_or_a_reason() -> None:
     files = [path for path in sorted(DATA.rglob("*")) if path.is_file()]
     texts, reasons = {}, {}
-    with Extractor() as extractor:
+    with Extractor(Options(ocr="")) as extractor:
         for path in files:
             name = f"{path.parent.name}/{path.name}"
             try:
@@ -294,3 +294,14 @@ def test_the_map_covers_the_text_and_pages_end_in_form_feeds() -> None:
     for number, (page, part) in enumerate(zip(pages, document.parts, strict=True), start=1):
         assert part.page == number
         assert document.text[part.start : part.end].removesuffix("\f") == page
+
+
+def test_charsets_are_known_where_no_file_may_be_opened() -> None:
+    with Extractor() as extractor:
+        assert extractor.extract_bytes("日本語の文章です。".encode("cp932"), name="a.txt").text == (
+            "日本語の文章です。"
+        )
+        page = '<meta charset="no-such-charset"><p>ü'
+        assert extractor.extract_bytes(page.encode(), name="a.html").text == "ü"
+        page = '<meta charset="mac-cyrillic"><p>Ж'
+        assert extractor.extract_bytes(page.encode("mac-cyrillic"), name="a.html").text == "Ж"
