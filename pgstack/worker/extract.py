@@ -89,7 +89,7 @@ class Reading:
     """The files in hand, and the helper processes."""
 
     session: Session
-    busy: set[tuple[int, int]] = field(default_factory=set)
+    busy: list[tuple[int, int]] = field(default_factory=list)  # one twice: two versions of it
     idle: list[tuple[Options, Extractor, float]] = field(default_factory=list)
     used: set[Extractor] = field(default_factory=set)
 
@@ -101,7 +101,7 @@ class Reading:
                 while not session.stopping.is_set():
                     session.documents.clear()  # before the claim: what comes later wakes us again
                     if len(self.busy) < AT_ONCE and (file := await self._claim()):
-                        self.busy.add(file.key)
+                        self.busy.append(file.key)
                         group.create_task(self._handle(file))
                         continue
                     if session.once and not self.busy and not await self._left():
@@ -135,7 +135,7 @@ class Reading:
             else:
                 await self._complete(file, document)
         finally:
-            self.busy.discard(file.key)
+            self.busy.remove(file.key)
             self.session.documents.set()
 
     # ------------------------------------------------------------------ read

@@ -156,3 +156,10 @@ def make_role(served: Connection, served_url: str) -> Iterator[Callable[..., Con
 def visitor(make_role: Callable[..., Connection]) -> Connection:
     """A connection as a role with no rights but everybody's."""
     return make_role()
+
+
+@pytest.fixture
+def docs(db: Connection) -> Connection:
+    """A database with the empty collection docs."""
+    db.execute("select pgstack.create_collection('docs', dimensions => 384)")
+    return db

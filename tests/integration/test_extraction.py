@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
-from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -13,68 +11,10 @@ from psycopg.types.json import Jsonb
 
 from pgstack.worker.extract import file_name
 from tests.conftest import Connection, Worker
+from tests.integration.conftest import value
+from tests.integration.extracting import PAGE, TABLE, chunks, document, put, settled
 
 StartWorker = Callable[..., Worker]
-
-PAGE = (
-    b"<html><title>Attic</title><body><h1>Attic</h1><p>The heirloom lies in the attic.</p></html>"
-)
-TABLE: LiteralString = "pgstack_collections.docs"
-SLOW = ("--concurrency", "1")
-
-
-def value(conn: Connection, query: LiteralString, *params: object) -> Any:
-    row = conn.execute(query, params or None).fetchone()
-    assert row is not None
-    return row[0]
-
-
-def put(conn: Connection, uri: str, data: bytes, **more: object) -> str:
-    query: LiteralString = (
-        "select pgstack.ingest_bytes('docs', %(uri)s, %(data)s, title => %(title)s, "
-        "media_type => %(media_type)s, metadata => %(metadata)s)"
-    )
-    given = {"title": None, "media_type": None, "metadata": Jsonb({}), **more}
-    row = conn.execute(query, {"uri": uri, "data": data, **given}).fetchone()
-    assert row is not None
-    return str(row[0])
-
-
-def document(conn: Connection, uri: str) -> dict[str, Any]:
-    cursor = conn.execute(f"select * from {TABLE} where uri = %s", (uri,))
-    row = cursor.fetchone()
-    assert row is not None
-    assert cursor.description is not None
-    return {column.name: cell for column, cell in zip(cursor.description, row, strict=True)}
-
-
-def until(conn: Connection, query: LiteralString, *params: object, seconds: float = 60) -> None:
-    """Return once the query says true."""
-    end = time.monotonic() + seconds
-    while not value(conn, query, *params):
-        assert time.monotonic() < end, conn.execute(
-            f"select uri, status, error, attempts from {TABLE}"
-        ).fetchall()
-        conn.execute("select pg_sleep(0.02)")
-
-
-def settled(conn: Connection) -> None:
-    assert value(conn, "select pgstack.wait_until_fresh('docs', '60s')")
-
-
-@pytest.fixture
-def docs(db: Connection) -> Connection:
-    """A database with the empty collection docs."""
-    db.execute("select pgstack.create_collection('docs', dimensions => 384)")
-    return db
-
-
-def chunks(conn: Connection) -> list[tuple[Any, ...]]:
-    """The chunks as they lie on the disk: written anew, they are others."""
-    return conn.execute(
-        "select ctid, embedding_uuid, id, chunk "
-        "from pgstack_collections.docs_embedding_store order by id, chunk_seq"
-    ).fetchall()
 
 
 # ----------------------------------------------------------------------- what comes of a file
