@@ -31,7 +31,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   select max(least((p.page #>> '{}')::numeric, 2147483647))::integer
-  from jsonb_path_query(parts, 'strict $[*].page ? (@.type() == "number")', silent => true) as p (page);
+  from jsonb_path_query(parts, '$[*].page ? (@.type() == "number")', silent => true) as p (page);
 $$;
 
 comment on function _pgstack.page_count(jsonb) is
@@ -91,7 +91,7 @@ begin
     )
     values (
       $1, _pgstack.current_tenant(), $2, sha256(convert_to($2, 'UTF8')), octet_length($2), $3,
-      _pgstack.page_count($3), _pgstack.document_language($2), $4, $4 is not null, $5,
+      _pgstack.page_count($3), pgstack.detect_language($2), $4, $4 is not null, $5,
       $6, $7, $8, $9, $10
     )
     on conflict (uri, tenant) do update
@@ -211,20 +211,6 @@ $$;
 
 comment on function _pgstack.document_warnings(jsonb) is
 'The warnings in a document''s metadata, as an object to add to other metadata.';
-
-create or replace function _pgstack.document_language(content text)
-returns text
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return null;
-end;
-$$;
-
-comment on function _pgstack.document_language(text) is
-'The language of a document; NULL when unsure.';
 
 -- A document that is there keeps its text.
 create or replace function _pgstack.store_failure(

@@ -185,11 +185,13 @@ begin
     from %s as d
     cross join lateral jsonb_path_query(
       d.parts,
-      'strict $[*] ? (
-        @.start >= 0 && @.start <= 2147483647 && @.start.floor() == @.start
-        && @.end >= 0 && @.end <= 2147483647 && @.end.floor() == @.end
-        && (@.page == null || !exists(@.page)
-          || @.page >= 0 && @.page <= 2147483647 && @.page.floor() == @.page)
+      '$[*] ? (
+        @.type() == "object"
+        && @.start.type() == "number" && @.start >= 0 && @.start <= 2147483647
+        && @.start.floor() == @.start
+        && @.end.type() == "number" && @.end >= 0 && @.end <= 2147483647 && @.end.floor() == @.end
+        && (!exists(@.page) || @.page == null || @.page.type() == "number"
+          && @.page >= 0 && @.page <= 2147483647 && @.page.floor() == @.page)
       )',
       silent => true
     ) with ordinality as p (part, nr)

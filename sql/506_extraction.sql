@@ -221,7 +221,7 @@ begin
     $sql$
     update only %s as d
     set content = $4, content_hash = sha256(convert_to($4, 'UTF8')), bytes = octet_length($4),
-      parts = $5, pages = _pgstack.page_count($5), language = _pgstack.document_language($4),
+      parts = $5, pages = _pgstack.page_count($5), language = pgstack.detect_language($4),
       title = case when d.titled then d.title else $6 end,
       media_type = coalesce(d.media_type, $7),
       metadata = d.metadata - 'warnings'

@@ -124,3 +124,68 @@ def test_a_restored_table_stays_adopted(
             conn.execute("update docs set note = 'new'")
             conn.execute("update docs_1 set body = 'new' where id = 2")
             assert conn.execute(f"select id from {plan[0]}").fetchall() == [(2,)]
+
+
+# As pgstack.create_collection() made it up to revision 0006.
+OLD_COLLECTION = """
+    create schema pgstack_collections;
+    create table pgstack_collections."Old docs" (
+      id bigint generated always as identity primary key,
+      uri text not null unique,
+      title text,
+      media_type text,
+      content text not null,
+      content_hash bytea not null,
+      bytes bigint,
+      metadata jsonb not null default '{}',
+      ingested_at timestamptz not null default now()
+    );
+    insert into pgstack_collections."Old docs" (uri, title, content, content_hash, bytes)
+      select 'u' || i, 'Title', 'text ' || i, sha256(convert_to('text ' || i, 'UTF8')), 6
+      from generate_series(1, 3) as i;
+    select ai.create_vectorizer(
+      'pgstack_collections."Old docs"', name => 'old_docs',
+      loading => ai.loading_column('content'), embedding => ai.embedding_ollama('m', 3),
+      destination => ai.destination_table('old_docs_embedding')
+    );
+    create table pgstack_collections.planted as table pgstack_collections."Old docs";
+"""
+
+
+def test_collections_made_before_become_today_s(empty_url: str) -> None:
+    install_revision(empty_url, "0006")
+    shape = (
+        "select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, "
+        "pg_get_expr(d.adbin, d.adrelid) from pg_attribute as a "
+        "left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum "
+        "where a.attrelid = to_regclass(%s) and a.attnum > 0 order by 1"
+    )
+    rules = (
+        "select contype, pg_get_constraintdef(oid) from pg_constraint "
+        "where conrelid = to_regclass(%s) union all "
+        "select 'i', regexp_replace(indexdef, '^.* USING', '') from pg_indexes "
+        "where format('%%I.%%I', schemaname, tablename)::regclass = to_regclass(%s) order by 1, 2"
+    )
+    with connect(empty_url, autocommit=True) as conn:
+        conn.execute(OLD_COLLECTION)
+        before = conn.execute('select * from pgstack_collections."Old docs"').fetchall()
+    installed(empty_url)
+    with connect(empty_url, autocommit=True) as conn:
+        old, new = 'pgstack_collections."Old docs"', "pgstack_collections.fresh"
+        conn.execute("select pgstack.create_collection('fresh', dimensions => 3)")
+        assert conn.execute(shape, (old,)).fetchall() == conn.execute(shape, (new,)).fetchall()
+        found = conn.execute(rules, (old, old)).fetchall()
+        assert found == conn.execute(rules, (new, new)).fetchall()
+        after = conn.execute(
+            "select id, uri, title, media_type, content, content_hash, bytes, metadata, "
+            'ingested_at from pgstack_collections."Old docs"'
+        ).fetchall()
+        assert after == before
+        # One that pgstack did not make, for it has no vectorizer, is still none.
+        names = conn.execute("select name, documents, failed from pgstack.collections").fetchall()
+        assert names == [("Old docs", 3, 0), ("fresh", 0, 0)]
+        put = "select pgstack.ingest_text('Old docs', 'u1', %s, 'Title', %s)"
+        assert conn.execute(put, ("text 1", None)).fetchone() == ("unchanged",)
+        assert conn.execute(put, ("text two", None)).fetchone() == ("updated",)
+        states = conn.execute("select uri, status, owner from pgstack.documents order by uri")
+        assert states.fetchall() == [(uri, "ready", None) for uri in ("u1", "u2", "u3")]
