@@ -7,7 +7,7 @@ that carries it.  Each class says which exit code the CLI ends with:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -168,6 +168,23 @@ class Unreachable(PgstackError):
 
 class RemoteError(PgstackError):
     """A file at a URL could not be had."""
+
+
+class TooManyRejects(PgstackError):
+    """More records of a data set than allowed did not fit its table.
+
+    ``rejects``: those of the last block, as :class:`pgstack.datasets.Reject`.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, rejects: Sequence[object] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rejects = rejects
+
+
+class MissingExtra(PgstackError):
+    """A Python package that this needs is not installed."""
 
 
 class EmbeddedError(PgstackError):

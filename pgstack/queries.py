@@ -340,3 +340,49 @@ EVAL_SUMMARY: Final[LiteralString] = (
     "from pgstack.compare_summary(%(a)s::bigint, %(b)s::bigint, %(seed)s::bigint)"
 )
 EVAL_RUN_DROP: Final[LiteralString] = "select pgstack.drop_eval_run(%s::bigint)"
+
+# Data sets.
+DATASET_BEGIN: Final[LiteralString] = (
+    "select _pgstack.dataset_begin(%(target)s::text, %(relation)s::oid, %(source)s::text, "
+    "%(identity)s::text, %(mode)s::text, %(plan)s::jsonb, %(bytes)s::bigint, "
+    "%(position)s::bigint, %(line)s::bigint)"
+)
+DATASET_OPEN: Final[LiteralString] = (
+    "select id, relation, identity, mode, plan, place, line, rows, rejects "
+    "from _pgstack.dataset_open(%s::text, %s::text)"
+)
+DATASET_LOCK: Final[LiteralString] = "select _pgstack.dataset_lock(%s::bigint)"
+DATASET_UNLOCK: Final[LiteralString] = "select _pgstack.dataset_unlock(%s::bigint)"
+DATASET_STEP: Final[LiteralString] = (
+    "select _pgstack.dataset_step(%(load)s::bigint, %(position)s::bigint, %(line)s::bigint, "
+    "%(consumed)s::bigint, %(rows)s::bigint, %(rejects)s::bigint)"
+)
+DATASET_REJECT: Final[LiteralString] = (
+    "select _pgstack.dataset_reject(%s::bigint, %s::bigint[], %s::text[], %s::text[], %s::text[])"
+)
+DATASET_RESUME: Final[LiteralString] = "select _pgstack.dataset_resume(%s::bigint)"
+DATASET_END: Final[LiteralString] = "select _pgstack.dataset_end(%s::bigint, %s::text)"
+DATASET_FORGET: Final[LiteralString] = "select pgstack.forget_dataset_load(%s::bigint)"
+DATASET_LOADS: Final[LiteralString] = (
+    "select load, target, source, mode, state, rows, rejects, bytes_read, bytes, error, owner, "
+    "started_at, updated_at, finished_at from pgstack.dataset_loads "
+    "where (%(load)s::bigint is null or load = %(load)s) order by load desc"
+)
+DATASET_REJECTS: Final[LiteralString] = (
+    'select line, "column", reason, raw from pgstack.dataset_rejects '
+    "where load = %(load)s::bigint order by line limit %(limit)s::bigint"
+)
+# The table of a data set: what its name means, by the caller's search path, and what it has.
+DATASET_NAME: Final[LiteralString] = "select parse_ident(%s::text)"
+DATASET_TABLE: Final[LiteralString] = (
+    "select n.nspname, c.relname, c.oid, c.relkind::text from pg_class as c "
+    "join pg_namespace as n on n.oid = c.relnamespace where c.oid = to_regclass(%s::text)"
+)
+DATASET_CALLED: Final[LiteralString] = "select format('%%I.%%I', %s::text, %s::text)"
+DATASET_SCHEMA: Final[LiteralString] = "select current_schema()"
+DATASET_COLUMNS: Final[LiteralString] = (
+    "select a.attname, format_type(a.atttypid, a.atttypmod) from pg_attribute as a "
+    "where a.attrelid = %s::oid and a.attnum > 0 and not a.attisdropped "
+    "and a.attgenerated = '' order by a.attnum"
+)
+DATASET_TYPE: Final[LiteralString] = "select to_regtype(%s::text) is not null"

@@ -67,18 +67,19 @@ as $$
         c.relname
       )
       when 'run_id' then 'run_id IN (SELECT r.id FROM _pgstack.eval_run r)'
+      when 'load_id' then 'load_id IN (SELECT l.id FROM _pgstack.dataset_load l)'
       else 'set_id IN (SELECT s.id FROM _pgstack.eval_set s)'
     end
   from pg_class as c
   cross join lateral (
     select a.attname as name
     from pg_attribute as a
-    where a.attrelid = c.oid and a.attname in ('asker', 'owner', 'run_id', 'set_id')
+    where a.attrelid = c.oid and a.attname in ('asker', 'load_id', 'owner', 'run_id', 'set_id')
     order by a.attname
     limit 1
   ) as k
   where c.relnamespace = '_pgstack'::regnamespace and c.relkind = 'r'
-    and (c.relname = 'query_cache' or c.relname like 'eval\_%');
+    and (c.relname = 'query_cache' or c.relname similar to '(eval|dataset)\_%');
 $$;
 
 comment on function _pgstack.own_rows_policies() is

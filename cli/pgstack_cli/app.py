@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from pgstack_cli import (
     audit,
     chunking,
+    dataset,
     demo,
     evaluation,
     index,
@@ -154,6 +155,7 @@ for _panel, _commands in {
     for _command in _commands:
         _settings = stack.PASS_ON if _command is stack.psql else None
         app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
+app.add_typer(dataset.app, name="dataset", rich_help_panel="Database")
 app.add_typer(vectorizer.app, name="vectorizer", rich_help_panel="Database")
 app.add_typer(chunking.app, name="chunking", rich_help_panel="Database")
 app.add_typer(index.app, name="index", rich_help_panel="Database")

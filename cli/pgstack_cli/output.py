@@ -174,6 +174,8 @@ def _bar(title: str, unit: str, in_bytes: bool) -> Iterator[Progress]:
         count,
         bars.TextColumn(unit, markup=False),
         bars.TimeElapsedColumn(),
+        bars.TextColumn("eta"),
+        bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(clean(title), total=None)

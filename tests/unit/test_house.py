@@ -25,6 +25,7 @@ KEPT_TO = {
     ),
     "obstore": ("pgstack/remote.py",),
     "ollama": ("pgstack/models.py", "pgstack/model_errors.py", "pgstack/embedded/modelserver/"),
+    "pyarrow": ("pgstack/datasets/",),
     "requests": (),
     "starlette": ("pgstack/embedded/modelserver/",),
     "uvicorn": ("pgstack/embedded/modelserver/",),

@@ -20,7 +20,54 @@ _TABLES: tuple[str, ...] = (
       problem_at timestamptz
     )
     """,
+    # A data set on its way into a table.  place, line: where to go on (pgstack/datasets/);
+    # consumed: bytes of the file read so far; plan: how the file is read.
+    """
+    create table _pgstack.dataset_load (
+      id bigint generated always as identity primary key,
+      owner name not null default current_user,
+      target text not null,
+      relation oid not null,
+      source text not null,
+      identity text not null,
+      mode text not null check (mode in ('create', 'append', 'replace')),
+      plan jsonb not null,
+      state text not null default 'loading' check (state in ('loading', 'done', 'failed')),
+      bytes bigint not null,
+      consumed bigint not null default 0,
+      place bigint not null,
+      line bigint not null,
+      rows bigint not null default 0,
+      rejects bigint not null default 0,
+      error text,
+      started_at timestamptz not null default clock_timestamp(),
+      updated_at timestamptz not null default clock_timestamp(),
+      finished_at timestamptz
+    )
+    """,
+    "create index dataset_load_target on _pgstack.dataset_load (target, source)",
+    """
+    create table _pgstack.dataset_reject (
+      load_id bigint not null references _pgstack.dataset_load on delete cascade,
+      line bigint not null,
+      "column" text,
+      reason text not null,
+      raw text not null
+    )
+    """,
+    "create index dataset_reject_load on _pgstack.dataset_reject (load_id, line)",
 )
+
+# By name, as in revision 0004: a role that is gone owns nothing.
+_POLICIES = {
+    "dataset_load": """
+    exists (
+      select from pg_catalog.pg_roles as r
+      where r.rolname = owner and pg_catalog.pg_has_role(r.oid, 'usage')
+    )
+    """,
+    "dataset_reject": "load_id in (select l.id from _pgstack.dataset_load as l)",
+}
 
 # Tables of collections made before, all with a vectorizer, get the columns of today's: see
 # _pgstack.create_collection_table().  Who added their documents is not known.
@@ -111,6 +158,10 @@ def upgrade() -> None:
     op.execute("set local lock_timeout = '10s'")
     for statement in _TABLES:
         op.execute(statement)
+    for table, mine in _POLICIES.items():
+        op.execute(f"alter table _pgstack.{table} enable row level security")
+        op.execute(f"create policy own_rows on _pgstack.{table} using ({mine})")
+        op.execute(f"grant select, insert, update, delete on _pgstack.{table} to public")
     op.execute(_COLLECTIONS)
     for signature in _REPLACED:
         op.execute(f"drop function if exists {signature}")
