@@ -158,6 +158,35 @@ PASSAGES: Final[LiteralString] = (
     "on t.relation is not null order by c.nr"
 )
 
+# Documents.
+COLLECTION_CREATE: Final[LiteralString] = (
+    "select pgstack.create_collection(name => %(name)s::text, model => %(model)s::text, "
+    "dimensions => %(dimensions)s::int, chunking => %(chunking)s::text, "
+    "chunk_size => %(chunk_size)s::int, chunk_overlap => %(chunk_overlap)s::int, "
+    "extraction => %(extraction)s::jsonb)"
+)
+COLLECTION_EXTRACTION: Final[LiteralString] = "select _pgstack.collection_extraction(%s::text)"
+COLLECTION_URIS: Final[LiteralString] = (
+    # As object stores list their keys: by bytes.
+    'select u from _pgstack.collection_uris(%s::text, %s::text) as u order by u collate "C"'
+)
+DOCUMENT_STATES: Final[LiteralString] = (
+    "select uri, source_hash, source_bytes, source_modified, status, error "
+    "from _pgstack.document_states(%s::text, %s::text[])"
+)
+DOCUMENT_ETAGS: Final[LiteralString] = (
+    "select uri, etag from _pgstack.document_etags(%s::text, %s::text[])"
+)
+DOCUMENT_STORE: Final[LiteralString] = (
+    "select _pgstack.store_document(%s::text, %s::text, %s::text, %s::jsonb, %s::text, %s::text, "
+    "%s::jsonb, %b::bytea, %b::bytea, %s::bigint, %s::timestamptz, %s::text)"
+)
+DOCUMENT_NOTE: Final[LiteralString] = (
+    "select _pgstack.note_sources(%s::text, %s::text[], %s::bigint[], %s::timestamptz[], "
+    "%s::text[])"
+)
+DOCUMENT_REMOVE: Final[LiteralString] = "select pgstack.remove_document(%s::text, %s::text)"
+
 # The DBA's verbs.
 VECTORIZERS: Final[LiteralString] = (
     "select id, name, source, target, view, model, dimensions, state, pending, leased, retrying, "

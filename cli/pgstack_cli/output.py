@@ -23,6 +23,7 @@ import typer
 # C0 but tab and newline, DEL, C1, and the marks that reverse the order of letters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PLAIN_EVERY = 5.0  # seconds between lines of progress that go to a file
+_BAR_EVERY = 0.05  # seconds between two states of a bar
 
 Progress = Callable[[int, int | None], None]  # done so far, of how many (None: unknown)
 
@@ -173,21 +174,38 @@ def _bar(title: str, unit: str, in_bytes: bool) -> Iterator[Progress]:
         bars.BarColumn(bar_width=30),
         count,
         bars.TextColumn(unit, markup=False),
+        bars.TextColumn("{task.fields[rate]}", markup=False),
         bars.TimeElapsedColumn(),
         bars.TextColumn("eta"),
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(clean(title), total=None)
+        task = shown.add_task(clean(title), total=None, rate="")
+        last = 0.0
 
         def advance(done: int, total: int | None) -> None:
-            shown.update(task, completed=done, total=total)
+            nonlocal last
+            now = time.monotonic()
+            if now - last < _BAR_EVERY and done != total:
+                return
+            last = now
+            rate = _rate(shown.tasks[task].speed, in_bytes)
+            shown.update(task, completed=done, total=total, rate=rate)
 
         yield advance
 
 
+def _rate(speed: float | None, in_bytes: bool) -> str:
+    """Return so many things a second, or nothing while that is not known."""
+    if not speed:
+        return ""
+    if in_bytes:
+        return f"{size(speed)}/s"
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
+
+
 def _lines(title: str, unit: str, written: Callable[[float], str]) -> Progress:
-    last = time.monotonic()
+    began = last = time.monotonic()
 
     def advance(done: int, total: int | None) -> None:
         nonlocal last
@@ -196,6 +214,9 @@ def _lines(title: str, unit: str, written: Callable[[float], str]) -> Progress:
             return
         last = now
         of = f" of {written(total)}" if total else ""
-        message(f"{title}: {written(done)}{of} {unit}".rstrip())
+        left = ""
+        if total and 0 < done < total:
+            left = f", {duration((total - done) * (now - began) / done)} left"
+        message(f"{title}: {written(done)}{of} {unit}".rstrip() + left)
 
     return advance

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,7 +18,6 @@ from pgstack.errors import (
     UsageError,
     translated,
 )
-from pgstack.ingest import IngestProgress, IngestReport, ingest
 
 Conn = psycopg.Connection[Any]
 DIMENSIONS = 8  # told, so that no model is asked
@@ -234,167 +230,6 @@ def test_many_sessions_at_once(db_url: str) -> None:
     assert outcomes.count("inserted") == 9
     with connect(db_url, autocommit=True) as conn:
         assert len(documents(conn, "docs")) == 9
-
-
-# --- files and folders ----------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "docs"
-    (root / "sub").mkdir(parents=True)
-    (root / "b.md").write_text("# Bee\n\ntext")
-    (root / "a.txt").write_text("first")
-    (root / "sub" / "c.html").write_text("<title>Sea</title><p>water")
-    return root
-
-
-def run(conn: Conn, *paths: Path | str, **options: Any) -> IngestReport:
-    return ingest(conn, paths, "docs", dimensions=DIMENSIONS, **options)
-
-
-def test_a_folder(conn: Conn, folder: Path) -> None:
-    steps: list[IngestProgress] = []
-    assert run(conn, folder, progress=steps.append) == IngestReport(inserted=3)
-    assert [(Path(s.path).name, s.outcome, s.done, s.total) for s in steps] == [
-        ("a.txt", "inserted", 1, 3),
-        ("b.md", "inserted", 2, 3),
-        ("c.html", "inserted", 3, 3),
-    ]
-    rows = conn.execute(
-        "select uri, title, media_type, content from pgstack_collections.docs order by id"
-    ).fetchall()
-    assert rows == [
-        ((folder / "a.txt").as_uri(), "a.txt", "text/plain", "first"),
-        ((folder / "b.md").as_uri(), "Bee", "text/markdown", "# Bee\n\ntext"),
-        ((folder / "sub" / "c.html").as_uri(), "Sea", "text/html", "water"),
-    ]
-
-
-def test_again_changes_only_what_changed(conn: Conn, folder: Path) -> None:
-    run(conn, folder)
-    (folder / "a.txt").write_text("changed")
-    os.utime(folder / "b.md")
-    assert run(conn, folder) == IngestReport(updated=1, unchanged=2)
-
-
-def test_relative_paths_and_overlaps_are_one_document(
-    conn: Conn, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    report = run(conn, ".", "a.txt", folder / "sub" / ".." / "a.txt", "sub")
-    assert report == IngestReport(inserted=3)
-
-
-def test_what_is_skipped_and_why(conn: Conn, folder: Path) -> None:
-    (folder / ".git").mkdir()
-    (folder / ".git" / "config").write_text("x")
-    (folder / ".hidden.txt").write_text("x")
-    (folder / "node_modules").mkdir()
-    (folder / "node_modules" / "x.txt").write_text("x")
-    (folder / "empty.txt").write_text(" \n")
-    (folder / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (folder / "link.txt").symlink_to(folder / "a.txt")
-    (folder / "up").symlink_to(folder)
-    os.mkfifo(folder / "fifo.txt")
-    report = run(conn, folder, folder / "absent.txt")
-    assert report.inserted == 3
-    reasons = {Path(path).name: reason for path, reason in report.skipped}
-    assert sorted(reasons) == ["absent.txt", "empty.txt", "fifo.txt", "image.png", "link.txt", "up"]
-    assert "No such file" in reasons["absent.txt"]
-    assert "no text" in reasons["empty.txt"]
-    assert "regular" in reasons["fifo.txt"]
-    assert "PNG" in reasons["image.png"]
-    assert "symbolic link" in reasons["link.txt"]
-
-
-def test_symlinks_followed_do_not_go_round(conn: Conn, folder: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "d.txt").write_text("other")
-    (folder / "other").symlink_to(other)
-    (folder / "sub" / "up").symlink_to(folder)
-    (folder / "broken").symlink_to(folder / "nowhere")
-    report = run(conn, folder, follow_symlinks=True)
-    assert report.inserted == 4
-    assert sorted(reason for _, reason in report.skipped) == [
-        "No such file or directory",
-        "a link to a folder above it",
-    ]
-
-
-def test_names_of_any_bytes(conn: Conn, folder: Path) -> None:
-    names = [b"\xff\xfe.txt", b"new\nline.txt", "ü😀.txt".encode(), b"100%25.txt", b"a'b\".txt"]
-    for name in names:
-        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"text")
-    assert run(conn, folder).inserted == 3 + len(names)
-    assert run(conn, folder, prune=True) == IngestReport(unchanged=3 + len(names))
-
-
-def test_nul_characters_are_reported(conn: Conn, folder: Path) -> None:
-    (folder / "a.txt").write_bytes(b"some\x00text " * 1 + b"words " * 500)
-    report = run(conn, folder / "a.txt")
-    assert report.inserted == 1
-    assert report.warnings == [(str(folder / "a.txt"), "NUL characters were removed")]
-    row = conn.execute("select metadata from pgstack_collections.docs").fetchone()
-    assert row == ({"warnings": ["NUL characters were removed"]},)
-
-
-def test_prune(conn: Conn, folder: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "docs-old.txt"  # shares the folder's name as a prefix
-    outside.write_text("outside")
-    run(conn, folder, outside)
-    (folder / "a.txt").unlink()
-    (folder / "b.md").write_bytes(b"%PDF-1.4")  # cannot be read now, but is there
-    outside.unlink()
-    assert run(conn, folder).removed == 0
-    assert run(conn, folder, prune=True).removed == 1
-    assert sorted(documents(conn, "docs")) == sorted(
-        [(folder / "b.md").as_uri(), (folder / "sub" / "c.html").as_uri(), outside.as_uri()]
-    )
-
-
-def test_prune_spares_a_folder_that_is_gone(conn: Conn, folder: Path, tmp_path: Path) -> None:
-    run(conn, folder)
-    folder.rename(tmp_path / "unmounted")
-    report = run(conn, folder, prune=True)
-    assert report.removed == 0
-    assert [path for path, _ in report.skipped] == [str(folder)]
-
-
-def test_every_file_is_committed_by_itself(db_url: str, folder: Path) -> None:
-    def crash_at_the_second(step: IngestProgress) -> None:
-        if step.done == 2:
-            raise KeyboardInterrupt
-
-    with connect(db_url) as mine, pytest.raises(KeyboardInterrupt):
-        run(mine, folder, progress=crash_at_the_second)
-    with connect(db_url, autocommit=True) as conn:
-        assert len(documents(conn, "docs")) == 2
-    with connect(db_url) as mine:
-        assert run(mine, folder) == IngestReport(inserted=1, unchanged=2)
-
-
-def test_no_right_to_write_ends_it(conn: Conn, folder: Path) -> None:
-    create(conn, "docs")
-    conn.execute("create role ingest_writer")
-    conn.execute("set local role ingest_writer")
-    with pytest.raises(MissingPrivilege):
-        run(conn, folder)
-
-
-def test_documents_are_embedded(
-    db: Conn, folder: Path, worker: Callable[..., Any], db_url: str
-) -> None:
-    report = ingest(db, [folder], "docs")  # the model is asked for its dimensions
-    assert report == IngestReport(inserted=3)
-    fresh = db.execute("select pgstack.wait_until_fresh('docs', '30s')").fetchone()
-    assert fresh == (True,)
-    rows = db.execute(
-        "select d.title, e.chunk from pgstack_collections.docs as d "
-        "join pgstack_collections.docs_embedding_store as e using (id) order by 1, e.chunk_seq"
-    ).fetchall()
-    assert rows == [("Bee", "# Bee\n\ntext"), ("Sea", "water"), ("a.txt", "first")]
 
 
 def test_a_schema_that_another_role_made_is_not_used(conn: Conn) -> None:

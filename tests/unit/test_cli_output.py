@@ -98,7 +98,7 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(
         for done in range(4):
             advance(done, 4)
     captured = capsys.readouterr()
-    assert captured.err == "embedding: 1 of 4 rows\nembedding: 3 of 4 rows\n"
+    assert captured.err == "embedding: 1 of 4 rows, 18 s left\nembedding: 3 of 4 rows, 4.0 s left\n"
     assert captured.out == ""
 
 
