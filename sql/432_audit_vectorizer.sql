@@ -381,7 +381,9 @@ as $$
   select 'leak', s.called, 'a trigger put there runs with the rights of the worker', a.how, a.remedy
   from source as s
   cross join lateral _pgstack.access_summary(audit_worker.role, s.oid, 'trigger', null) as a
-  where not plan.has_table and a.how is not null
+  where a.how is not null
+    -- The worker writes only those.
+    and (not plan.has_table or s.oid in (select k.relation from _pgstack.collection as k))
     and s.relowner <> all (_pgstack.acting_roles(audit_worker.role));
 $$;
 

@@ -112,6 +112,8 @@ as $$
         ('_pgstack.index_build', 'ok', true, '{}', null),
         ('_pgstack.index_recall', 'ok', true, '{}', null),
         ('_pgstack.prepared_search', 'ok', true, '{}', null),
+        ('_pgstack.collection', 'wide', false, array['relation', 'extraction', 'problem_at'],
+          'what went wrong with tables of collections, by which somebody''s trigger may quote a text'),
         ('_pgstack.vectorizer', 'wide', false,
           (
             select array_agg(a.attname) from pg_attribute as a

@@ -70,11 +70,11 @@ as $$
 declare
   _relation regclass;
 begin
-  for name, _relation, problem in
-    select t.name, t.relation, k.problem
-    from _pgstack.readable_collections() as t
-    join _pgstack.collection as k on k.relation = t.relation
-  loop
+  for name, _relation in select t.name, t.relation from _pgstack.readable_collections() as t loop
+    -- A trigger on the table may quote a text in its error.
+    if has_column_privilege('_pgstack.collection', 'problem', 'select') then
+      select k.problem into problem from _pgstack.collection as k where k.relation = _relation;
+    end if;
     execute format(
       'select count(*), coalesce(sum(d.bytes), 0)::bigint, max(d.ingested_at), '
       'count(*) filter (where d.status = ''pending''), '
@@ -110,7 +110,7 @@ comment on column pgstack.collections.bytes is 'Their text in UTF-8, in bytes.';
 comment on column pgstack.collections.last_ingested is 'When one was last added or changed; NULL if there is none.';
 comment on column pgstack.collections.pending is 'Documents whose file a worker has yet to read.';
 comment on column pgstack.collections.failed is 'Documents whose file could not be read: pgstack.documents says why, pgstack.retry_documents() tries again.';
-comment on column pgstack.collections.problem is 'What keeps workers from reading its files; NULL when nothing does.';
+comment on column pgstack.collections.problem is 'What keeps workers from reading its files; NULL when nothing does, and for roles that may not select from _pgstack.collection.';
 
 -- The form of an earlier version, which no view uses any more.
 drop function if exists _pgstack.collection_list();

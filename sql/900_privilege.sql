@@ -58,10 +58,10 @@ begin
     _pgstack.setting, _pgstack.query_cache, _pgstack.vectorizer_plan,
     pgstack.settings, pgstack.vectorizer_status, pgstack.vectorizer_errors, pgstack.usage,
     pgstack.workers,
-    _pgstack.collection,
     _pgstack.index_build, _pgstack.index_recall, _pgstack.prepared_search, pgstack.index_progress
   to public;
   grant select (id, pid) on _pgstack.worker to public;
+  grant select (relation, extraction, problem_at) on _pgstack.collection to public;
   -- Not what went wrong: a model server may quote the text it refused.
   revoke select on _pgstack.vectorizer from public;
   execute (

@@ -401,3 +401,15 @@ def test_row_security_holds_in_every_function(
     docs.execute("reset role")
     texts = docs.execute(f"select content from {T} where tenant = %s and uri = 'u'", (alice,))
     assert texts.fetchall() == [(f"The heirloom of {alice}.",)]
+
+
+def test_the_audit_knows_that_the_worker_writes_there(
+    docs: Conn, make_role: Callable[[str], str]
+) -> None:
+    bob = make_role("bob")
+    grant = sql.SQL("grant select, insert, update, delete, trigger on {} to {}")
+    docs.execute(grant.format(sql.Identifier("pgstack_collections", "docs"), sql.Identifier(bob)))
+    query = "select object, what from pgstack.audit_leaks(%s) where severity = 'leak'"
+    found = docs.execute(query, (bob,)).fetchall()
+    expected = "a trigger put there runs with the rights of the worker"
+    assert found == [("pgstack_collections.docs", expected)]
