@@ -3,6 +3,7 @@
 Four sessions insert, update, delete, change keys and truncate at random while two
 workers run and one of them is killed with -9, three times.  Then every chunk is
 compared with the chunk, offsets and vector that a new vectorizer makes from the same rows.
+And once more while the way in which texts are cut and masked is changed over and over.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ SESSIONS = 4
 OPERATIONS = int(os.environ.get("PGSTACK_FAULT_OPERATIONS", "1000")) // SESSIONS
 KEYS = 120
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "yew"]
+WORDS += ["ann@fir.example"]
+
+WAYS = (
+    "chunk_size => 200, chunk_overlap => 40",
+    "chunk_size => 120, chunk_overlap => 0, mask_pii => array['email']",
+    "chunking => 'character', chunk_size => 90, chunk_overlap => 0, separators => array['. ']",
+    "chunking => 'none', mask_pii => array['all']",
+)
 
 ISOLATION = (
     psycopg.IsolationLevel.READ_COMMITTED,
@@ -106,15 +115,34 @@ def chunks(conn: psycopg.Connection[Any], table: str) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
+def cut_otherwise(dsn: str, done: threading.Event, problems: list[str], ways: list[str]) -> None:
+    """A DBA who cannot decide; ``ways`` ends with the way that is in force."""
+    try:
+        with connect(dsn, autocommit=True) as conn:
+            while not done.wait(0.15):
+                way = WAYS[len(ways) % len(WAYS)]
+                try:
+                    conn.execute(f"select pgstack.set_chunking('live', {way})".encode())
+                    ways.append(way)
+                except psycopg.errors.DeadlockDetected:
+                    pass
+                except psycopg.Error as exc:
+                    if exc.sqlstate != "PS016":
+                        raise
+    except psycopg.Error as exc:
+        problems.append(f"DBA: {exc}")
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("undecided", [False, True], ids=["cut one way", "cut another way"])
 def test_random_changes_under_kills_end_equal_to_a_fresh_build(
-    db: psycopg.Connection[Any], db_url: str, start_worker: Callable[..., Any]
+    db: psycopg.Connection[Any], db_url: str, start_worker: Callable[..., Any], undecided: bool
 ) -> None:
     db.execute("create table t (id int primary key, title text, body text)")
     db.execute("select pgstack.configure('lease', '2s')")
     db.execute(
         "select pgstack.create_vectorizer('t', array['title', 'body'], name => 'live', "
-        "dimensions => 384, chunk_size => 200, chunk_overlap => 40, destination => 'live')"
+        f"dimensions => 384, destination => 'live', {WAYS[0]})"  # type: ignore[arg-type]
     )
     workers = [start_worker(db_url), start_worker(db_url)]
     for worker in workers:
@@ -124,7 +152,10 @@ def test_random_changes_under_kills_end_equal_to_a_fresh_build(
         threading.Thread(target=write_at_random, args=(db_url, seed, problems))
         for seed in range(SESSIONS)
     ]
-    for session in sessions:
+    done = threading.Event()
+    ways = [WAYS[0]]
+    dba = threading.Thread(target=cut_otherwise, args=(db_url, done, problems, ways))
+    for session in [*sessions, *[dba] * undecided]:
         session.start()
     for _ in range(3):
         wait_for_chunks(db)
@@ -133,11 +164,15 @@ def test_random_changes_under_kills_end_equal_to_a_fresh_build(
         workers[0].wait_until_present()
     for session in sessions:
         session.join()
+    done.set()
+    if undecided:
+        dba.join()
+        assert len(ways) > len(WAYS)
     assert problems == []
     assert db.execute("select pgstack.wait_until_fresh('live', '120s')").fetchone() == (True,)
     db.execute(
         "select pgstack.create_vectorizer('t', array['title', 'body'], name => 'fresh', "
-        "dimensions => 384, chunk_size => 200, chunk_overlap => 40, destination => 'fresh')"
+        f"dimensions => 384, destination => 'fresh', {ways[-1]})"  # type: ignore[arg-type]
     )
     assert db.execute("select pgstack.wait_until_fresh('fresh', '120s')").fetchone() == (True,)
     assert chunks(db, "live_store") == chunks(db, "fresh_store")

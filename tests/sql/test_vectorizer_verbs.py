@@ -333,7 +333,8 @@ def test_failed_rows_are_tried_again(docs: Conn, drain: Drain) -> None:
 
 def test_waiting_ends_at_once_when_there_is_nothing_to_wait_for(docs: Conn, drain: Drain) -> None:
     create(docs)
-    assert column(docs, "select pgstack.wait_until_fresh('docs', '0s')") == [False]
+    own = refused(docs, "PS007", "select pgstack.wait_until_fresh('docs', '0s')")
+    assert "this transaction" in str(own)
     assert drain() == 2
     assert column(docs, "select pgstack.wait_until_fresh('docs', '0s')") == [True]
 
@@ -346,9 +347,13 @@ def test_waiting_has_an_end(docs: Conn, timeout: str) -> None:
     assert caught.value.sqlstate in ("PS007", "22007")
 
 
-def test_waiting_without_a_worker_is_refused(docs: Conn) -> None:
-    create(docs)
-    error = refused(docs, "PS003", "select pgstack.wait_until_fresh('docs')")
+def test_waiting_without_a_worker_is_refused(db: Conn) -> None:
+    """Committed, because what this transaction queued is nothing to wait for."""
+    db.execute("create table docs (id integer primary key, body text)")
+    db.execute("insert into docs values (1, 'text')")
+    create(db)
+    assert column(db, "select pgstack.wait_until_fresh('docs', '0s')") == [False]
+    error = refused(db, "PS003", "select pgstack.wait_until_fresh('docs')")
     assert "pgstack worker" in (error.diag.message_hint or "")
 
 
