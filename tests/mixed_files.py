@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+LONG_AGO = 1_000_000_000
 _WORDS = (
     *("river", "table", "green", "seven", "paper", "window", "morning", "sleep", "bridge"),
     *("copper", "letter", "engine", "garden", "winter", "train", "silver", "question", "answer"),
@@ -63,4 +65,6 @@ def write(folder: Path, count: int, *, seed: int = 1) -> None:
         below = folder / f"{number // 100:03}"
         below.mkdir(parents=True, exist_ok=True)
         suffix, make, _ = rng.choices(_KINDS, weights)[0]
-        (below / f"file {number:05}{suffix}").write_bytes(make(rng))
+        path = below / f"file {number:05}{suffix}"
+        path.write_bytes(make(rng))
+        os.utime(path, (LONG_AGO, LONG_AGO))

@@ -182,7 +182,7 @@ def ingest(
             message(f"warning: {collection} was there already, so {', '.join(given)} did nothing")
         if wait and not interrupted and not dry_run:
             follow(conn, collection)
-        elif not interrupted:
+        elif not interrupted and not watch:
             show.next_command(report, background)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -171,11 +171,14 @@ class _Job:
             self.once(run)
             watching(self.tally.report())
             for paths in watch.changes():
-                run.go_over(
+                folders = [root.path for root in self.asked.local if os.path.isdir(root.path)]  # noqa: PTH112
+                everything = not paths.isdisjoint(folders)
+                changed = (
                     found
                     for found in find(self.asked.local, self.rules, paths)
                     if found.problem is None
                 )
+                run.go_over(changed, closely=not everything)
                 if self.prune and self.store is not None:
                     pruning.prune_paths(self.store, self.asked.local, sorted(paths), self.tally)
 

@@ -28,6 +28,8 @@ from pgstack.ingest.find import Found, modified_at
 WAITING_BYTES = 128_000_000
 FETCH_SECONDS = 300.0
 
+_LAST_SECONDS = 5.0  # for a process that is being started when all ends
+
 # A file changed so shortly before it was read may change again without its time of change
 # telling: clocks of file systems tick in up to 2 s.
 _SETTLED = timedelta(seconds=2)
@@ -159,7 +161,7 @@ class Readers:
             self._tasks.put(None)
         for thread in self._threads:
             # One that waits for a server that says nothing ends with this program.
-            thread.join(timeout=2)
+            thread.join(timeout=_LAST_SECONDS)
 
     def _work(self, extractor: Extractor) -> None:
         with extractor:
@@ -246,7 +248,10 @@ def _open(task: Task) -> Done:
                     modified=modified,
                     name=name,
                 )
-            data = file.read(MAX_BYTES + 1)
+            # One more, to see whether it grew; Python takes memory for all that is asked for.
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:
+                data += file.read(MAX_BYTES + 1 - len(data))
             after = os.fstat(handle)
     except OSError as exc:
         return Done(found, task.known, problem=exc.strerror or str(exc))

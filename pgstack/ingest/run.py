@@ -70,6 +70,7 @@ class Run:
         self._tally = tally
         self._again = again
         self._dry = dry
+        self._closely = False
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         self._readers = Readers(jobs, how, self._inbox.put)
 
@@ -79,8 +80,12 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._readers.close()
 
-    def go_over(self, files: Iterator[Found]) -> None:
-        """Bring the collection up to date with these files."""
+    def go_over(self, files: Iterator[Found], *, closely: bool = False) -> None:
+        """Bring the collection up to date with these files.
+
+        ``closely``  do not trust size and time of change to tell whether one changed
+        """
+        self._closely = closely
         finder = _Finder(files, self._inbox)
         waiting: deque[list[Found]] = deque()
         outstanding = found = 0
@@ -147,7 +152,8 @@ class Run:
     def _is_current(self, found: Found, known: State) -> bool:
         """Tell whether a file looks as it did when it was read."""
         return (
-            found.modified is not None
+            not self._closely
+            and found.modified is not None
             and (found.size, found.modified) == (known.size, known.modified)
             and not self._is_wanted(known)
         )

@@ -82,36 +82,52 @@ class Watch:
                 return
 
     def _watch(self, folders: list[str], recursive: bool, ready: threading.Event) -> None:
-        import watchfiles
+        from watchfiles import _rust_notify
 
         try:
-            # Its first answer, an empty one, says that the kernel has been told.
-            for changes in watchfiles.watch(
-                *folders,
-                watch_filter=None,
-                debounce=LONGEST_MS,
-                step=QUIET_MS,
-                rust_timeout=_LOOK_MS,
-                yield_on_timeout=True,
-                stop_event=self._ended,
-                raise_interrupt=False,
-                recursive=recursive,
-                ignore_permission_denied=True,
-            ):
-                ready.set()
-                if changes:
-                    self._changes.put(self._paths(path for _, path in changes))
+            while not self._ended.is_set():
+                try:
+                    self._collect(folders, recursive, ready)
+                except _rust_notify.WatchfilesRustInternalError as exc:
+                    # A name that is no UTF-8 ends the watching.  Once it goes on, `ready` is set,
+                    # and so all is looked through for what was missed.
+                    if "Unable to decode path" not in str(exc):
+                        raise
         except Exception as exc:
             self._changes.put(PgstackError(f"cannot watch: {exc}"[:300], hint=_HINT))
         finally:
             ready.set()
 
+    def _collect(self, folders: list[str], recursive: bool, ready: threading.Event) -> None:
+        import watchfiles
+
+        begun = False
+        # The first answer, which may be empty, says that the kernel has been told.
+        for changes in watchfiles.watch(
+            *folders,
+            watch_filter=None,
+            debounce=LONGEST_MS,
+            step=QUIET_MS,
+            rust_timeout=_LOOK_MS,
+            yield_on_timeout=True,
+            stop_event=self._ended,
+            raise_interrupt=False,
+            recursive=recursive,
+            ignore_permission_denied=True,
+        ):
+            if ready.is_set() and not begun:
+                self._changes.put({root.path for root in self._roots})
+            begun = True
+            ready.set()
+            if changes:
+                self._changes.put(self._paths(path for _, path in changes))
+
     def _paths(self, changed: Iterable[str]) -> set[str]:
         paths: set[str] = set()
         for path in changed:
             folder, name = os.path.split(path)
-            # What such a file says holds for its folder; and a name that is no text came damaged.
-            paths.add(folder if name in IGNORE_FILES or "\ufffd" in name else path)
+            # What such a file says holds for its folder.
+            paths.add(folder if name in IGNORE_FILES else path)
         return {root.path for root in self._roots} if len(paths) > TOO_MANY else paths
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -125,8 +124,6 @@ def test_killed_ten_times_it_ends_like_an_undisturbed_one(
 ) -> None:
     folder = tmp_path / "many"
     mixed_files.write(folder, count)
-    for path in folder.rglob("*.*"):
-        os.utime(path, (1e9, 1e9))
     db.execute("select pgstack.create_collection('docs', dimensions => 8)")
     kill_at_random(db, db_url, folder, count)
     killed = everything(db)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -18,58 +17,16 @@ import pytest
 from pgstack import remote
 from pgstack.errors import PgstackError, RemoteError, Unreachable, UsageError
 from pgstack.remote import NotModified, fetch, is_listing, is_url, list_objects, public_url
-from tests import objectstore
+from tests import objectstore, webserver
+from tests.webserver import Web, says
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
 MODIFIED = "Sat, 21 Nov 2026 10:00:00 GMT"
-
-
-class Web:
-    """A web server that answers each path by a function."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        web = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                web.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
-                web.answers.get(self.path.partition("?")[0], _missing)(self)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-def _missing(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_error(404)
-
-
-def says(body: bytes, status: int = 200, **headers: str) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        if "Content_Length" not in headers:
-            handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    made = Web()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
+    with webserver.running() as made:
+        yield made
 
 
 def got(url: str, **options: Any) -> tuple[bytes, remote.Fetched]:
