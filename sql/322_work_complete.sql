@@ -423,7 +423,10 @@ begin
     where q.version is null
   ));
   if _pgstack.setting_value('embedding_cache') = 'on' then
-    perform _pgstack.remember_vectors(work_complete.digests, work_complete.embeddings);
+    -- Of settled rows only: one that was forgotten meanwhile must not come back this way.
+    perform _pgstack.remember_vectors(array_agg(c.digest), array_agg(c.embedding))
+    from unnest(work_complete.numbers, work_complete.digests, work_complete.embeddings) as c (nr, digest, embedding)
+    where c.nr = any (_settled);
   end if;
   perform _pgstack.end_leases(_plan.id, work_complete.worker, keys, versions, _settled);
   update _pgstack.vectorizer as v

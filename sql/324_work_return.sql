@@ -39,6 +39,7 @@ as $$
 declare
   _plan _pgstack.vectorizer_plan := _pgstack.vectorizer_plan(work_fail.vectorizer_id);
   _settled integer[] := '{}';
+  _held jsonb[];
 begin
   if _plan.id is null then
     return;
@@ -64,21 +65,29 @@ begin
       _plan.failed_queue, _plan.key_list, _plan.key_record
     ) using work_fail.keys, _settled;
   end if;
-  update _pgstack.work as w
-  set state = case when q.nr = any (_settled) then 'failed' else 'waiting' end,
-    attempts = w.attempts + 1,
-    -- 1, 2, 4 ... seconds, up to 5 minutes, spread by up to a half.
-    due_at = clock_timestamp()
-      + least(300, power(2, w.attempts)) * (0.75 + random() / 2) * interval '1 second',
-    last_error = work_fail.message,
-    changed_at = clock_timestamp()
-  from unnest(work_fail.keys) with ordinality as q (key, nr)
-  where w.vectorizer_id = _plan.id and w.worker = work_fail.worker and w.state = 'leased'
-    and w.digest = _pgstack.key_digest(q.key);
+  with failed as (
+    update _pgstack.work as w
+    set state = case when q.nr = any (_settled) then 'failed' else 'waiting' end,
+      attempts = w.attempts + 1,
+      -- 1, 2, 4 ... seconds, up to 5 minutes, spread by up to a half.
+      due_at = clock_timestamp()
+        + least(300, power(2, w.attempts)) * (0.75 + random() / 2) * interval '1 second',
+      last_error = work_fail.message,
+      changed_at = clock_timestamp()
+    from unnest(work_fail.keys) with ordinality as q (key, nr)
+    where w.vectorizer_id = _plan.id and w.worker = work_fail.worker and w.state = 'leased'
+      and w.digest = _pgstack.key_digest(q.key)
+    returning w.key
+  )
+  select array_agg(f.key) into _held from failed as f;
+  -- A row that was forgotten meanwhile has no lease: what a model server said of it is not written down.
+  if _held is null then
+    return;
+  end if;
   insert into ai._vectorizer_errors (id, message, details)
   select
     v.id, 'embedding failed',
-    jsonb_build_object('error_reason', work_fail.message, 'keys', to_jsonb(work_fail.keys))
+    jsonb_build_object('error_reason', work_fail.message, 'keys', to_jsonb(_held))
   from ai.vectorizer as v where v.id = _plan.id
   for key share;
   update _pgstack.vectorizer as v

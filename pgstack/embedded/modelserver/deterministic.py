@@ -70,6 +70,7 @@ class Faults:
     fail_if_contains: str = ""
     """Fail with ``fail_if_status`` every embedding request one of whose texts contains this."""
     fail_if_status: int = 400
+    fail_if_message: str = "the input was refused"
     hang_if_contains: str = ""
     """Never answer an embedding request one of whose texts contains this."""
     crash_if_contains: str = ""
@@ -283,7 +284,7 @@ class Deterministic:
         if unwanted(faults.slow_if_contains):
             await asyncio.sleep(faults.slow_ms / 1000)
         if unwanted(faults.fail_if_contains):
-            raise ApiError(faults.fail_if_status, "the input was refused")
+            raise ApiError(faults.fail_if_status, faults.fail_if_message)
 
     def _count(self, model: str, texts: Sequence[str]) -> None:
         self.stats.models[model] += 1

@@ -56,6 +56,21 @@ _TABLES: tuple[str, ...] = (
     )
     """,
     "create index dataset_reject_load on _pgstack.dataset_reject (load_id, line)",
+    # What a model server said may quote a text, and statistics of a table that is empty by now
+    # stay for good: of these columns there are none.  See pgstack.forget().
+    "alter table _pgstack.work alter last_error set statistics 0",
+    "alter table _pgstack.vectorizer alter last_error set statistics 0, "
+    "alter problem set statistics 0",
+    """
+    do $$
+    begin
+      alter table ai._vectorizer_errors
+        alter message set statistics 0, alter details set statistics 0;
+    exception
+      when insufficient_privilege then null;
+    end;
+    $$
+    """,
 )
 
 # By name, as in revision 0004: a role that is gone owns nothing.
