@@ -16,7 +16,7 @@
 -- White space is what Python's str.strip() takes off.  Trimming text looks at every
 -- character, trimming bytes only at those that go.
 create or replace function _pgstack.strip_chunk(
-  slice bytea, out body text, out head integer, out tail integer
+  slice bytea, strip boolean, out body text, out head integer, out tail integer
 )
 language plpgsql immutable strict parallel safe
 security invoker
@@ -34,6 +34,12 @@ declare
   _to integer;
   _byte integer;
 begin
+  if not strip_chunk.strip then
+    body := convert_from(strip_chunk.slice, 'UTF8');
+    head := 0;
+    tail := 0;
+    return;
+  end if;
   head := octet_length(strip_chunk.slice) - octet_length(_bytes);
   tail := octet_length(_bytes);
   _bytes := rtrim(_bytes, _ascii);
@@ -75,11 +81,12 @@ begin
 end;
 $$;
 
-comment on function _pgstack.strip_chunk(bytea) is
-'Text from UTF-8 bytes without the white space at its ends; head, tail: how many characters of that there were.';
+comment on function _pgstack.strip_chunk(bytea, boolean) is
+'Text from UTF-8 bytes, if strip is true without the white space at its ends; head, tail: how many characters of that there were.';
 
 create or replace function _pgstack.check_chunk_arguments(
-  method text, size integer, overlap integer, separators text[], is_regex boolean
+  method text, size integer, overlap integer, separators text[], is_regex boolean, keep_separator text,
+  strip boolean
 )
 returns void
 language plpgsql immutable parallel safe
@@ -87,42 +94,51 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  _methods constant text[] := array[
+    'recursive', 'character', 'sentence', 'markdown', 'token', 'page', 'none'
+  ];
   _message text;
   _hint text;
 begin
-  if method is null or method not in ('none', 'character', 'recursive') then
+  if method is null or method <> all (_methods) then
     _message := format('there is no chunking method "%s"', coalesce(method, 'NULL'));
-    _hint := 'Pass method => ''recursive'', ''character'' or ''none''.';
+    _hint := format('Pass method => one of ''%s''.', array_to_string(_methods, ''', '''));
   elsif size is null or size <= 0 then
     _message := format('size must be 1 or more, not %s', coalesce(size::text, 'NULL'));
-    _hint := 'Pass the longest chunk wanted, in characters: size => 800.';
+    _hint := 'Pass the longest chunk wanted: size => 800.';
   elsif overlap is null or overlap < 0 then
     _message := format('overlap must be 0 or more, not %s', coalesce(overlap::text, 'NULL'));
-    _hint := 'Pass the characters that neighbours share: overlap => 0.';
+    _hint := 'Pass how much neighbours share: overlap => 0.';
   elsif overlap > size then
     _message := format('overlap %s is larger than size %s', overlap, size);
     _hint := format('Pass an overlap from 0 to %s: overlap => %s.', size, size / 2);
   elsif is_regex is null then
     _message := 'is_regex must not be null';
     _hint := 'Pass is_regex => false.';
+  elsif strip is null then
+    _message := 'strip must not be null';
+    _hint := 'Pass strip => true.';
   elsif array_position(separators, null) is not null then
     _message := 'a separator must not be null';
     _hint := 'Pass separators => array[E''\n\n'', E''\n'', '' '', ''''].';
   elsif method = 'character' and cardinality(separators) <> 1 then
     _message := format('method "character" takes one separator, not %s', cardinality(separators));
     _hint := 'Pass one, separators => array[E''\n\n''], or method => ''recursive''.';
+  elsif keep_separator not in ('start', 'end', 'none') then
+    _message := format('keep_separator must be start, end or none, not "%s"', keep_separator);
+    _hint := 'Pass keep_separator => ''start'', or null for what the method does by itself.';
+  elsif keep_separator = 'none' and method not in ('recursive', 'character', 'none') then
+    _message := format('method "%s" leaves no separators out', method);
+    _hint := 'Pass keep_separator => ''start'' or ''end''.';
   else
-    if is_regex then
-      perform _pgstack.regex_from_python(s.separator) from unnest(separators) as s (separator);
-    end if;
     return;
   end if;
   raise exception '%', _message using errcode = 'PS007', hint = _hint;
 end;
 $$;
 
-comment on function _pgstack.check_chunk_arguments(text, integer, integer, text[], boolean) is
-'Raises PS007 for arguments that pgstack.chunk() cannot work with; a vectorizer''s settings are checked with it too.';
+comment on function _pgstack.check_chunk_arguments(text, integer, integer, text[], boolean, text, boolean) is
+'Raises PS007 for arguments that pgstack.chunk() cannot work with; what a regular expression may hold is told elsewhere.';
 
 create or replace function pgstack.chunk(
   input text,
@@ -130,7 +146,9 @@ create or replace function pgstack.chunk(
   size integer default 800,
   overlap integer default 400,
   separators text[] default null,
-  is_regex boolean default false
+  is_regex boolean default false,
+  keep_separator text default null,
+  strip boolean default true
 )
 returns table (seq integer, start_char integer, end_char integer, chunk text)
 language plpgsql immutable parallel safe
@@ -139,19 +157,43 @@ set search_path = pg_catalog, pg_temp
 rows 20
 as $$
 declare
+  _keep text := coalesce(
+    chunk.keep_separator, case chunk.method when 'character' then 'none' else 'start' end
+  );
   _input text;
+  _separators text[];
+  _glues text[];
+  _kinds text[];
   _stripped record;
 begin
   -- Not perform, which takes longer than the function.
   _input := _pgstack.check_chunk_arguments(
-    chunk.method, chunk.size, chunk.overlap, chunk.separators, chunk.is_regex
+    chunk.method, chunk.size, chunk.overlap, chunk.separators, chunk.is_regex, chunk.keep_separator,
+    chunk.strip
   );
+  _separators := chunk.separators;
+  if chunk.is_regex and _separators is not null then
+    _separators := array(
+      select _pgstack.regex_from_python(s.separator)
+      from unnest(_separators) with ordinality as s (separator, nr)
+      order by s.nr
+    );
+  end if;
   -- strict would be wrong: separators may be null.
   if chunk.input is null then
     return;
   end if;
-  if chunk.method = 'recursive' and octet_length(chunk.input) < chunk.size
+  if octet_length(chunk.input) < chunk.size
     and ascii(chunk.input) between 33 and 126 and ascii(right(chunk.input, 1)) between 33 and 126
+    and (
+      case chunk.method
+        when 'recursive' then _keep <> 'none'
+        when 'character' then false
+        when 'markdown' then position(E'\n' in chunk.input) = 0
+        when 'page' then position(E'\f' in chunk.input) = 0
+        else true
+      end
+    )
   then
     -- Most short texts: they fit, and there is no white space to take off.
     seq := 0;
@@ -161,52 +203,95 @@ begin
     return next;
     return;
   end if;
+
   _input := chunk.input || '';  -- reads a compressed value once only
-  _stripped := _pgstack.strip_chunk(convert_to(_input, 'UTF8'));
-  if _stripped.body = '' then
+  if chunk.strip or chunk.method = 'none' then
+    _stripped := _pgstack.strip_chunk(convert_to(_input, 'UTF8'), true);
+    if _stripped.body = '' then
+      return;
+    elsif chunk.method = 'none' then
+      return query select 0, 0, length(_input), _input;
+      return;
+    elsif chunk.method = 'recursive' and _keep <> 'none' and length(_input) < chunk.size then
+      -- Whatever the separators are, it all fits into one.
+      return query select 0, _stripped.head, length(_input) - _stripped.tail, _stripped.body;
+      return;
+    end if;
+  elsif _input = '' then
     return;
   end if;
-  if chunk.method = 'none' then
-    return query select 0, 0, length(_input), _input;
-  elsif chunk.method = 'recursive' and length(_input) < chunk.size then
-    -- Whatever the separators are, it all fits into one.
-    return query select 0, _stripped.head, length(_input) - _stripped.tail, _stripped.body;
-  elsif chunk.method = 'recursive' then
-    return query
-    select (row_number() over ())::integer - 1, c.start_char, c.end_char, c.chunk
-    from _pgstack.chunk_recursive(
-      _input,
-      chunk.size,
-      chunk.overlap,
-      case
-        when chunk.separators is null then array[E'\n\n', E'\n', '.', '?', '!', ' ', '']
-        -- LangChain's own list stands in for an empty one.
-        when cardinality(chunk.separators) = 0 then array[E'\n\n', E'\n', ' ', '']
-        else chunk.separators
-      end,
-      chunk.is_regex
-    ) as c;
+
+  _glues := chunk.separators;
+  if chunk.method = 'character' then
+    _separators := coalesce(_separators, array[E'\n\n']);
+    -- LangChain puts a look-around not between the parts that it joins.
+    _glues := case
+      when chunk.is_regex and _glues[1] ~ '^\(\?<?[=!]' then array['']
+      else coalesce(_glues, _separators)
+    end;
+  elsif cardinality(_separators) > 0 then
+    null;
   else
-    return query
-    select (row_number() over ())::integer - 1, c.start_char, c.end_char, c.chunk
-    from _pgstack.chunk_character(
-      _input, chunk.size, chunk.overlap, coalesce(chunk.separators[1], E'\n\n'), chunk.is_regex
-    ) as c;
+    -- LangChain's own list stands in for an empty one.
+    _separators := case
+      when _separators is null then array[E'\n\n', E'\n', '.', '?', '!', ' ', '']
+      else array[E'\n\n', E'\n', ' ', '']
+    end;
+    _glues := _separators;
   end if;
+  _kinds := array(
+    select case
+      when s.separator <> '' and chunk.is_regex and cardinality(chunk.separators) > 0 then 'regex'
+      when s.separator <> '' then 'plain'
+      when chunk.method = 'token' then 'token'
+      else 'window'
+    end
+    from unnest(_separators) with ordinality as s (separator, nr)
+    order by s.nr
+  );
+  case chunk.method
+    when 'sentence' then
+      _kinds := array['sentence'] || _kinds;
+      _separators := array[''] || _separators;
+    when 'page' then
+      _kinds := array['page'] || _kinds;
+      _separators := array[E'\f'] || _separators;
+    when 'markdown' then
+      _kinds := array['section', 'block'] || _kinds;
+      _separators := array['', ''] || _separators;
+    else null;
+  end case;
+  return query
+  select (row_number() over ())::integer - 1, c.start_char, c.end_char, c.chunk
+  from _pgstack.chunk_by_levels(
+    _input, _kinds, _separators, _glues, _keep, chunk.size, chunk.overlap,
+    case chunk.method
+      when 'recursive' then chunk.size
+      when 'character' then null
+      else chunk.size::bigint + 1
+    end,
+    chunk.strip, chunk.method = 'token'
+  ) as c;
 end;
 $$;
 
-comment on function pgstack.chunk(text, text, integer, integer, text[], boolean) is
+comment on function pgstack.chunk(text, text, integer, integer, text[], boolean, text, boolean) is
 'Cuts a text into chunks, in order.
 input: the text; NULL, '''' or nothing but white space gives no rows.
 method: ''recursive'' (default) splits by the first separator that occurs and what is still too long by the next ones;
-''character'' splits by one separator; ''none'' returns the text whole, as it is.
-size: longest chunk wanted, in characters (code points), 1 or more. A stretch that no separator splits stays longer.
-overlap: characters that a chunk may share with the one before, 0 to size.
+''character'' splits by one separator; ''sentence'' joins whole sentences; ''markdown'' makes a chunk of each section under
+a heading; ''page'' of each page, which a form feed ends; ''token'' is recursive with size and overlap in tokens;
+''none'' returns the text whole, as it is. A sentence, section or page that is longer than size is cut as by recursive.
+size: longest chunk wanted, 1 or more: characters (code points), with ''token'' tokens as pgstack.estimate_tokens() counts them.
+A stretch that no separator splits stays longer.
+overlap: how much a chunk may share with the one before, 0 to size: whole parts only, never across sections and pages.
 separators: in order of preference; null means E''\n\n'', E''\n'', ''.'', ''?'', ''!'', '' '', '''' (''character'': E''\n\n''); '''' splits anywhere.
-is_regex: the separators are regular expressions in the syntax that Python and PostgreSQL share.
+is_regex: the separators given are regular expressions in the syntax that Python and PostgreSQL share.
+keep_separator: where separators stay, ''start'' of the part behind or ''end'' of the part before; ''none'': they are left out
+between chunks; null: ''start'', with ''character'' ''none''.
+strip: white space at both ends of a chunk is taken off.
 seq: 0, 1, 2, ... start_char, end_char: where the chunk lies in input, in characters from 0, end exclusive:
-substr(input, start_char + 1, end_char - start_char) is the chunk, except with ''character'' where empty parts were
-dropped or a regular expression joined the parts; then it is the stretch that the chunk was made from.
-White space at both ends of a chunk is taken off. The chunks are those of LangChain''s text splitters, which pgai uses.
+substr(input, start_char + 1, end_char - start_char) is the chunk, except where separators are left out and several stood
+side by side or a regular expression was one; then it is the stretch that the chunk was made from.
+The chunks of recursive and character are those of LangChain''s text splitters, which pgai uses.
 Raises PS007 unknown method, size, overlap or separators that cannot be used.';

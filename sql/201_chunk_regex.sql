@@ -42,6 +42,11 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- \s and \S as Python has them: PostgreSQL's depend on the locale.
+  _space constant text := '\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a'
+    '\u2028\u2029\u202f\u205f\u3000';
+  _other constant text := '\u0001-\u0008\u000e-\u001b\u0021-\u0084\u0086-\u009f\u00a1-\u167f'
+    '\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\U0010ffff';
   _rest text := regex_from_python.pattern;
   _out text := '';
   _token text;
@@ -51,6 +56,9 @@ declare
   _lazy boolean := false;
   _why text;
 begin
+  if _rest !~ '[][\\(){}*+?.^$|]' then
+    return _rest;
+  end if;
   if _rest ~ '^[*+?]' then
     _why := 'it begins with a quantifier';
   end if;
@@ -61,6 +69,8 @@ begin
       _out := _out || case
         when _token ~ '^\\x..$' then '\u00' || substr(_token, 3)
         when _token = '[' then '\['
+        when _token = '\s' then _space
+        when _token = '\S' then _other
         else _token
       end;
       _in_class := _token <> ']';
@@ -70,6 +80,8 @@ begin
         when _token is null then _why := 'it ends with a backslash';
         when _token = '\b' then _out := _out || '\y';
         when _token = '\B' then _out := _out || '\Y';
+        when _token = '\s' then _out := _out || '[' || _space || ']';
+        when _token = '\S' then _out := _out || '[^' || _space || ']';
         when _token ~ '^\\x..$' then _out := _out || '\u00' || substr(_token, 3);
         when _token ~ '^\\[1-9]' then _why := 'it refers back to a group';
         when _token ~ '^\\[a-zA-Z0-9]' and _token !~ '^\\[dDsSwWAZntrfvauU]' then

@@ -165,6 +165,11 @@ _REPLACED: tuple[str, ...] = (
     "pgstack.create_vectorizer(regclass, name, text, text, integer, text, integer, integer, text,"
     " name, name, text, boolean, boolean, text)",
     "_pgstack.chunking_config(text, integer, integer)",
+    "pgstack.chunk(text, text, integer, integer, text[], boolean)",
+    "_pgstack.check_chunk_arguments(text, integer, integer, text[], boolean)",
+    "_pgstack.strip_chunk(bytea)",
+    "_pgstack.chunk_recursive(text, integer, integer, text[], boolean)",
+    "_pgstack.chunk_character(text, integer, integer, text, boolean)",
 )
 
 
