@@ -53,11 +53,13 @@ comment on function _pgstack.queue_status(_pgstack.vectorizer_plan) is
 'How many keys are queued, and since when the oldest. Beyond 10,000 a key that is queued twice counts twice.';
 
 -- Files that a worker has yet to read are behind as well: their text is not known, let alone embedded.
-create or replace function _pgstack.documents_pending(relation oid)
+create or replace function _pgstack.documents_pending(relation oid, most bigint default null)
 returns bigint
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
+-- A table that somebody has locked must not keep who looks at all vectorizers waiting.
+set lock_timeout = '200ms'
 as $$
 declare
   _table text;
@@ -68,16 +70,19 @@ begin
   where t.relation = documents_pending.relation and has_table_privilege(t.relation, 'select')
     and has_schema_privilege('pgstack_collections', 'usage');
   if found then
-    execute format('select count(*) from %s as d where d.status = ''pending''', _table) into _pending;
+    execute format(
+      'select count(*) from (select from %s as d where d.status = ''pending'' limit $1) as p', _table
+    ) into _pending using documents_pending.most;
   end if;
   return coalesce(_pending, 0);
 exception
   when undefined_table then return 0;
+  when lock_not_available then return null;
 end;
 $$;
 
-comment on function _pgstack.documents_pending(oid) is
-'How many documents of a collection, that the caller may read, wait for a worker to read their file; 0 for other tables.';
+comment on function _pgstack.documents_pending(oid, bigint) is
+'How many documents of a collection, that the caller may read, wait for a worker to read their file; 0 for other tables, NULL while somebody has the table locked. most: to count so many is enough.';
 
 create or replace function _pgstack.index_status(plan _pgstack.vectorizer_plan)
 returns text
@@ -226,7 +231,7 @@ as $$
   left join _pgstack.vectorizer as v on v.vectorizer_id = p.id
   cross join lateral _pgstack.queue_status(p) as q
   cross join lateral (
-    select _pgstack.documents_pending(_pgstack.find_relation(p.source)) as pending
+    select coalesce(_pgstack.documents_pending(_pgstack.find_relation(p.source)), 0) as pending
   ) as e
   cross join lateral _pgstack.work_status(p.id) as w
   cross join lateral _pgstack.noted_problem(p.id) as n
@@ -295,7 +300,7 @@ as $$
 declare
   _found boolean := false;
 begin
-  if _pgstack.documents_pending(own_documents_pending.relation) > 0 then
+  if _pgstack.documents_pending(own_documents_pending.relation, 1) > 0 then
     execute format(
       'select exists (select from %s as d where d.status = ''pending'' '
       'and age(d.xmin) <= 0 and _pgstack.is_own(d.xmin))',
@@ -341,7 +346,7 @@ begin
   end if;
   loop
     -- Files first: what is read is queued in the same transaction.
-    _stale := _pgstack.documents_pending(_source) > 0;
+    _stale := coalesce(_pgstack.documents_pending(_source, 1), 1) > 0;
     if not _stale then
       execute format('select exists (select from %s)', _plan.queue) into _stale;
     end if;

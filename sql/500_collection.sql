@@ -178,7 +178,7 @@ begin
     create_collection_table.name
   );
   _relation := format('pgstack_collections.%I', create_collection_table.name)::regclass;
-  execute format('create index on %s (id) where status = ''pending''', _relation);
+  execute format('create index on %s (attempts, id) where status = ''pending''', _relation);
   execute format(
     'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.documents.'
   );

@@ -44,9 +44,12 @@ begin
   ) then
     return null;
   end if;
+  -- Only those that came later: a collection is made of PostgreSQL's own types.
   select _pgstack.type_problem(hold_collection.relation, array_agg(a.attname)) into _problem
   from pg_attribute as a
-  where a.attrelid = hold_collection.relation and a.attnum > 0 and not a.attisdropped;
+  where a.attrelid = hold_collection.relation and a.attnum > 0 and not a.attisdropped
+    and a.atttypid >= 16384
+  having count(*) > 0;
   if _problem is not null then
     raise exception '%', _problem
       using errcode = 'PS013', hint = 'alter table ... owner to the owner of that type.';
@@ -227,7 +230,7 @@ begin
       metadata = d.metadata - 'warnings'
         || case when cardinality($8) > 0 then jsonb_build_object('warnings', $8) else '{}' end,
       status = 'ready', error = null, worker = null, attempts = 0, ingested_at = now()
-    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash = $3
+    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash is not distinct from $3
     $sql$,
     _table
   )
@@ -263,7 +266,7 @@ begin
     $sql$
     update only %s as d
     set status = 'failed', error = $4, worker = null
-    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash = $3
+    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash is not distinct from $3
     $sql$,
     _table
   )
@@ -295,7 +298,7 @@ begin
     $sql$
     update only %s as d
     set worker = null, attempts = greatest(d.attempts - case when $4 then 0 else 1 end, 0)
-    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash = $3
+    where d.id = $1 and d.worker = $2 and d.status = 'pending' and d.source_hash is not distinct from $3
     $sql$,
     _table
   )
@@ -324,7 +327,8 @@ begin
     join _pgstack.collection as k on k.relation = c.relation
     where k.problem is null
   loop
-    if _pgstack.documents_pending(_collection.relation) > 0 then
+    -- One that is locked may have some.
+    if coalesce(_pgstack.documents_pending(_collection.relation, 1), 1) > 0 then
       return true;
     end if;
   end loop;

@@ -8,6 +8,7 @@ make that safe is told in ``sql/506_extraction.sql``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.types.json import Jsonb
+from psycopg_pool import PoolClosed
 
 from pgstack import queries
 from pgstack.extract import Crashed, Document, Extractor, Options, Unreadable, parts_json
@@ -131,9 +133,13 @@ class Reading:
             except (Crashed, OSError) as exc:
                 await self._crashed(file, exc)
             except Unreadable as exc:
-                await self._fail(file, str(exc))
+                await self._fail(file, " ".join(str(exc).split()))
             else:
                 await self._complete(file, document)
+        except psycopg.OperationalError:  # a full disk, say: not the file's fault
+            with contextlib.suppress(psycopg.Error, PoolClosed):
+                await self._write(queries.EXTRACTION_RELEASE, file, False)
+            raise
         finally:
             self.busy.remove(file.key)
             self.session.documents.set()
@@ -210,12 +216,12 @@ class Reading:
         except psycopg.Error as exc:  # a constraint, a trigger, a character that cannot be stored
             await self._fail(file, _message(exc))
         else:
-            log.debug("%s: %s: %s characters", file.collection, file.uri, len(document.text))
+            log.debug("%s: %r: %s characters", file.collection, file.uri, len(document.text))
             if written is False:
-                log.info("%s: %s changed while it was read", file.collection, file.uri)
+                log.info("%s: %r changed while it was read", file.collection, file.uri)
 
     async def _fail(self, file: File, reason: str) -> None:
-        log.warning("%s: %s: %s", file.collection, file.uri, reason)
+        log.warning("%s: %r: %s", file.collection, file.uri, reason)
         try:
             await self._write(queries.EXTRACTION_FAIL, file, reason)
         except psycopg.OperationalError:
@@ -230,7 +236,7 @@ class Reading:
         elif file.attempts >= MOST_TRIES:
             await self._fail(file, str(exc))
         else:
-            log.warning("%s: %s: %s; trying again", file.collection, file.uri, exc)
+            log.warning("%s: %r: %s; trying again", file.collection, file.uri, exc)
             await self._write(queries.EXTRACTION_RELEASE, file, True)
 
     async def _write(self, query: LiteralString, file: File, *more: object) -> Any:
@@ -244,7 +250,7 @@ class Reading:
             try:
                 return await session.value(query, *key, *more)
             except CONTENTION as exc:
-                log.info("%s: %s must wait: %s", file.collection, file.uri, _message(exc))
+                log.info("%s: %r must wait: %s", file.collection, file.uri, _message(exc))
                 if session.stopping.is_set():
                     break
                 await wait_for(session.stopping, 1.0)

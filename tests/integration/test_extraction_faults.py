@@ -374,3 +374,24 @@ def test_what_a_trigger_refuses_is_failed_and_says_so(docs: Connection, worker: 
     assert row["status"] == "failed"
     assert "no_heirlooms" in row["error"]
     assert document(docs, "good.txt")["status"] == "ready"
+
+
+def test_a_locked_collection_keeps_nobody_waiting_who_looks_at_the_status(
+    docs: Connection, db_url: str
+) -> None:
+    put(docs, "u.txt", b"text")
+    with connect(db_url) as user:
+        user.execute("lock table pgstack_collections.docs")
+        docs.execute("set statement_timeout = '5s'")
+        query = "select name, pending from pgstack.vectorizer_status"
+        assert docs.execute(query).fetchall() == [("docs", 1)]  # the key; the file is not seen
+        assert value(docs, "select _pgstack.extraction_left(null)") is True
+
+
+def test_a_file_put_there_by_hand_is_read(docs: Connection, worker: Worker) -> None:
+    docs.execute(
+        "insert into pgstack_collections.docs (uri, source, status) "
+        "values ('u.txt', 'Put there by hand.', 'pending')"
+    )
+    settled(docs)
+    assert document(docs, "u.txt")["content"] == "Put there by hand."

@@ -189,3 +189,21 @@ def test_collections_made_before_become_today_s(empty_url: str) -> None:
         assert conn.execute(put, ("text two", None)).fetchone() == ("updated",)
         states = conn.execute("select uri, status, owner from pgstack.documents order by uri")
         assert states.fetchall() == [(uri, "ready", None) for uri in ("u1", "u2", "u3")]
+
+
+def test_a_restored_collection_is_one(
+    server: Server, second_server: Home, db_url: str, tmp_path: Path
+) -> None:
+    with connect(db_url, autocommit=True) as conn:
+        conn.execute("select pgstack.create_collection('The docs', dimensions => 3)")
+        conn.execute("select pgstack.ingest_bytes('The docs', 'u', 'file')")
+    file = tmp_path / "dump"
+    pg_dump, pg_restore = (program(n, server, second_server) for n in ("pg_dump", "pg_restore"))
+    subprocess.run([pg_dump, "-Fc", "-f", file, "-d", db_url], check=True)
+    with empty_database(server) as dsn:
+        subprocess.run([pg_restore, "--exit-on-error", "-d", dsn, file], check=True)
+        with connect(dsn, autocommit=True) as conn:
+            states = conn.execute("select collection, uri, status from pgstack.documents")
+            assert states.fetchall() == [("The docs", "u", "pending")]
+            put = "select pgstack.ingest_bytes('The docs', 'u', 'file')"
+            assert conn.execute(put).fetchone() == ("unchanged",)

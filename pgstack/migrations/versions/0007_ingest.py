@@ -146,7 +146,7 @@ begin
     if _unique is not null then
       execute format('alter table %s drop constraint %I', _relation, _unique);
     end if;
-    execute format('create index on %s (id) where status = ''pending''', _relation);
+    execute format('create index on %s (attempts, id) where status = ''pending''', _relation);
     execute format(
       'comment on table %s is ''Documents ingested by pgstack; see pgstack.documents.''', _relation
     );
