@@ -83,12 +83,13 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Block:
-    """Whole records of a text file, and where they lie."""
+    """Records of a text file, and where they lie; ``is_whole``: each has an end."""
 
     data: bytes
     place: Place
     end: Place
     consumed: int
+    is_whole: bool = True
 
 
 def blocks(stream: Stream, start: Place, cut: Callable[[bytes, bool], int]) -> Iterator[Block]:
@@ -109,13 +110,14 @@ def blocks(stream: Stream, start: Place, cut: Callable[[bytes, bool], int]) -> I
             if end or is_last or size >= RECORD_BYTES:
                 break
             size *= 2
-        if not end:  # broken: one line of it, at least
+        is_whole = end > 0
+        if not is_whole:  # broken: one line of it, at least
             end = len(data) if is_last else data.find(b"\n") + 1 or len(data)
         if not data:
             return
         piece, data = data[:end], data[end:]
         after = Place(place.position + end, place.line + line_ends(piece))
-        yield Block(piece, place, after, stream.consumed)
+        yield Block(piece, place, after, stream.consumed, is_whole)
         place = after
 
 

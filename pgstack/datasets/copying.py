@@ -21,7 +21,7 @@ from pgstack.db import Connection
 
 # What a row is to blame for: data, constraints, limits, and what a trigger raises.
 ROWS_FAULT = ("22", "23", "54", "P0001")
-SEND_BYTES = 2**20
+SEND_BYTES = 2**16
 
 
 @dataclass(frozen=True)

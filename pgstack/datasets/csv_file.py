@@ -150,7 +150,9 @@ class CsvReader:
         if not has_header:
             self._start = Place(self._begin, 1)
         found = [Column(name, name, "text", place) for place, name in enumerate(names)]
-        rest = Block(head[self._start.position - self._begin :], self._start, Place(0, 0), 0)
+        behind = head[self._start.position - self._begin :]
+        is_whole = self.dialect.end_of_records(behind, True) == len(behind)
+        rest = Block(behind, self._start, Place(0, 0), 0, is_whole)
         sample = self._batch(rest, found)
         self.sampled = sample.rows
         self.columns = []
@@ -175,7 +177,7 @@ class CsvReader:
         numbers: list[int] | None = None
         try:
             data.decode()
-            if b"\0" in data or self.dialect.end_of_records(data, True) < len(data):
+            if b"\0" in data or not block.is_whole:
                 raise ValueError
             texts = self._parse(data, self._width, self._width)
         except (ValueError, pa.ArrowException):
