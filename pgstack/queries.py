@@ -415,3 +415,13 @@ DATASET_COLUMNS: Final[LiteralString] = (
     "and a.attgenerated = '' order by a.attnum"
 )
 DATASET_TYPE: Final[LiteralString] = "select to_regtype(%s::text) is not null"
+
+# Data sets that SQL asks the worker for.
+LOAD_CLAIM: Final[LiteralString] = "select _pgstack.load_claim(%s)"
+LOAD_LEFT: Final[LiteralString] = "select _pgstack.load_left(%s)"
+LOAD_FAILED: Final[LiteralString] = "select _pgstack.load_end(%s::bigint, null, %s::text)"
+LOAD_REQUEST: Final[LiteralString] = (
+    "select source, target, options, owner from _pgstack.load_open(%s::bigint)"
+)
+LOAD_ALLOWED: Final[LiteralString] = "select _pgstack.check_dataset_source(%s::text)"
+LOAD_DONE: Final[LiteralString] = "select _pgstack.load_end(%s::bigint, %s::bigint, null)"

@@ -45,6 +45,11 @@ as $$
       'Empty: only the worker''s own. Set for the whole database only, with pgstack.configure().'
     ),
     (
+      'dataset_sources', '', '.*',
+      'What pgstack.load_dataset() may have the worker read: beginnings of URLs and absolute folders, each ending in /, '
+      'separated by commas. Empty: nothing. Set for the whole database only, with pgstack.configure().'
+    ),
+    (
       'tika_url', '', '|https?://\S+',
       'An Apache Tika server, for collections with extraction => ''{"extractor": "tika"}''. '
       'Set for the whole database only, with pgstack.configure().'
@@ -116,7 +121,7 @@ as $$
 declare
   _value text := nullif(current_setting('pgstack.' || session_setting.name, true), '');
 begin
-  if _value is null or session_setting.name in ('model_hosts', 'tika_url') then
+  if _value is null or session_setting.name in ('model_hosts', 'tika_url', 'dataset_sources') then
     return null;
   end if;
   perform _pgstack.check_setting(session_setting.name, _value);

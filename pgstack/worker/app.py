@@ -21,7 +21,7 @@ from pgstack import __version__, queries, vectors
 from pgstack.db import OPTIONS
 from pgstack.errors import NoWorker, Unreachable
 from pgstack.models import ModelServer
-from pgstack.worker import extract, index
+from pgstack.worker import dataset, extract, index
 from pgstack.worker.bridge import Bridge
 from pgstack.worker.drain import Drain, ModelServerDown
 from pgstack.worker.meter import Meter
@@ -29,7 +29,7 @@ from pgstack.worker.session import Session, log, wait_for
 
 LISTEN = (
     "listen pgstack_request; listen pgstack_cancel; listen pgstack_work; listen pgstack_index; "
-    "listen pgstack_extract"
+    "listen pgstack_extract; listen pgstack_dataset"
 )
 RENEW_SECONDS = 1.5
 SWEEP_EVERY = 4  # renewals
@@ -132,6 +132,7 @@ async def _until_stopped(
             stopping,
             once=options.once,
             model_timeout=await _model_timeout(listener),
+            dsn=options.dsn,
         )
         await listener.execute(LISTEN)
         await listener.execute(queries.WORKER_START, (worker, __version__, server.url))
@@ -170,6 +171,7 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> Non
             answering = group.create_task(bridge.run())
             session.reading = True
             reading = group.create_task(extract.run(session))
+            loading = group.create_task(dataset.run(session))
             if session.once:
                 await Drain(session).run()
                 await index.build_all(session)
@@ -178,6 +180,7 @@ async def _work(session: Session, listener: psycopg.AsyncConnection[Any]) -> Non
                 await Drain(session).run()
                 await building
             await reading
+            await loading
             session.stopping.set()
             session.questions.set()
             await answering
@@ -194,6 +197,7 @@ async def _stop_late(session: Session, limit: asyncio.Timeout) -> None:
     session.questions.set()
     session.indexes.set()
     session.documents.set()
+    session.datasets.set()
     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
 
@@ -210,6 +214,8 @@ async def _listen(session: Session, listener: psycopg.AsyncConnection[Any]) -> N
                 session.indexes.set()
             case "pgstack_extract":
                 session.documents.set()
+            case "pgstack_dataset":
+                session.datasets.set()
     raise psycopg.OperationalError("the listening connection ended")
 
 

@@ -25,7 +25,8 @@ class Session:
     ``names`` limits the worker to some vectorizers; None means all of them.
     ``moved`` and ``questions`` are set when there may be something to do, ``withdrawn`` when
     a question may not be wanted any more, ``indexes`` when an index was asked for,
-    ``documents`` when files may have come in.  ``news``: rows may have become due.
+    ``documents`` when files may have come in, ``datasets`` when one was asked for.
+    ``news``: rows may have become due.
     """
 
     worker: uuid.UUID
@@ -37,6 +38,7 @@ class Session:
     stopping: asyncio.Event
     once: bool = False  # end when nothing is left to do
     model_timeout: float = 300.0  # seconds a vectorizer's call may take
+    dsn: str = ""  # for processes of their own
     asking: int = 0  # questions being answered; bulk work waits for them
     news: bool = True
     reading: bool = False  # once: files are being read, whose text is to be embedded
@@ -45,6 +47,7 @@ class Session:
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
     indexes: asyncio.Event = field(default_factory=asyncio.Event)
     documents: asyncio.Event = field(default_factory=asyncio.Event)
+    datasets: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell_news(self) -> None:
         """Have the vectorizers looked at."""

@@ -56,6 +56,29 @@ _TABLES: tuple[str, ...] = (
     )
     """,
     "create index dataset_reject_load on _pgstack.dataset_reject (load_id, line)",
+    # They hold pieces of files: see below.
+    "alter table _pgstack.dataset_reject alter raw set statistics 0, alter reason set statistics 0",
+    # What pgstack.load_dataset() asked the worker for.  Nobody but the owner may write here: the
+    # worker reads what it says.
+    """
+    create table _pgstack.load_request (
+      id bigint generated always as identity primary key,
+      source text not null,
+      target text not null,
+      options jsonb not null,
+      state text not null default 'requested'
+        check (state in ('requested', 'loading', 'done', 'failed')),
+      worker uuid,
+      attempts integer not null default 0,
+      load_id bigint,
+      error text,
+      requested_by name not null default current_user,
+      requested_at timestamptz not null default clock_timestamp(),
+      finished_at timestamptz
+    )
+    """,
+    "create index load_request_open on _pgstack.load_request (id) "
+    "where state in ('requested', 'loading')",
     # What a model server said may quote a text, and statistics of a table that is empty by now
     # stay for good: of these columns there are none.  See pgstack.forget().
     "alter table _pgstack.work alter last_error set statistics 0",
