@@ -10,13 +10,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
   select case type
+    -- "call" and its like only right before the number.
     when 'phone' then array[
-      '% phone%', '% telephone%', '% tel %', '% fax %', '% telefax %', '% mobile %', '% mobil %', '% cell %',
-      '% cellphone %', '% handy %', '% handynummer %', '% call %', '% dial %', '% ring %', '% anruf%', '% rufnummer %',
-      '% durchwahl %', '% telefon%', '% whatsapp %', '% sms %', '% text me %', '% hotline %', '% portable %',
-      '% téléphone %', '% telephone %', '% téléphoner %', '% appelez %', '% teléfono%', '% telefono%', '% móvil %',
-      '% movil %', '% celular %', '% llame %', '% llamar %', '% cellulare %', '% telefoon %', '%电话%', '%手机%',
-      '%電話%', '%携帯%', '%联系方式%', '%致电%', '%拨打%', '%传真%', '%전화%'
+      '% phone%', '% telephone %', '% tel %', '% fax %', '% telefax %', '% mobile %', '% mobil %', '% cellphone %',
+      '% handy %', '% handynummer %', '% mobilnummer %', '% rufnummer %', '% durchwahl %', '% telefon%', '% whatsapp %',
+      '% sms %', '% hotline %', '% portable %', '% téléphone %', '% appelez %', '% teléfono%', '% móvil %',
+      '% movil %', '% celular %', '% llame %', '% llamar %', '% cellulare %', '% telefoon %', '% anrufen %',
+      '% contact number %', '% cell ', '% call ', '% dial ', '% ring ', '% text ', '% call me on ', '% call me at ',
+      '% call us on ', '% call us at ', '% call him on ', '% call her on ', '% reach me at ', '% reached at ', '% ruf an ',
+      '% rufen sie ', '%电话%', '%手机%', '%電話%', '%携帯%', '%联系方式%', '%致电%', '%拨打%', '%传真%', '%전화%'
     ]
     when 'national_id_us' then array['% ssn %', '% social security %', '% ss no %', '% itin %', '% tax id %']
     when 'national_id_nl' then array['% bsn %', '%burgerservicenummer%', '% sofinummer %', '% sofi nummer %']
@@ -36,18 +38,25 @@ as $$
     when 'national_id_fr' then array[
       '% nir %', '%sécurité sociale%', '%securite sociale%', '% insee %', '% numéro de sécu %', '% nss %'
     ]
-    when 'ip_not' then array[
-      '% version %', '% versions %', '% v %', '% ver %', '% release %', '% rev %', '% revision %', '% section %',
-      '% chapter %', '% build %', '% firmware %', '% abschnitt %', '% kapitel %', '% versión %', '% sección %',
-      '% oid %', '%版本%'
+    when 'national_id_gb' then array['% ni %', '% nino %', '% national insurance %']
+    -- Before an address with small numbers only, which may be one of a chapter.
+    when 'ip' then array[
+      '% ip %', '% ips %', '% ipv %', '% address%', '% addr %', '% adresse%', '% host%', '% server%', '% dns %', '% inet %',
+      '% ping %', '% gateway %', '% client%', '% login %', '% from %', '% proxy %', '% network %', '% subnet %',
+      '% netz %', '% peer %', '% connect%', '% dirección %', '%地址%'
     ]
-    -- Numbers of things.
+    when 'ip_not' then array[
+      '% version ', '% versions ', '% v ', '% ver ', '% release ', '% rev ', '% revision ', '% section ',
+      '% chapter ', '% build ', '% firmware ', '% abschnitt ', '% kapitel ', '% versión ', '% sección ',
+      '% oid ', '%版本'
+    ]
+    -- Numbers of things; the word right before, see pii_judge().
     when 'not' then array[
-      '% order %', '% invoice %', '% isbn %', '% ean %', '% gtin %', '% upc %', '% issn %', '% serial %', '% tracking %',
-      '% part no %', '% part number %', '% article %', '% sku %', '% ticket %', '% commande %', '% facture %',
-      '% bestellung %', '% bestellnummer %', '% rechnung %', '% rechnungsnummer %', '% artikelnummer %',
-      '% seriennummer %', '% sendungsnummer %', '% pedido %', '% factura %', '% doi %', '% cas %', '% pmid %',
-      '% timestamp %', '% sha %', '% md %', '% commit %', '%订单%', '%发票%', '%单号%', '%编号%', '% 注文%'
+      '% order ', '% invoice ', '% isbn ', '% ean ', '% gtin ', '% upc ', '% issn ', '% serial ', '% tracking ',
+      '% part ', '% article ', '% sku ', '% ticket ', '% commande ', '% facture ',
+      '% bestellung ', '% bestellnummer ', '% rechnung ', '% rechnungsnummer ', '% artikelnummer ',
+      '% seriennummer ', '% sendungsnummer ', '% pedido ', '% factura ', '% doi ', '% cas ', '% pmid ',
+      '% timestamp ', '% sha ', '% md ', '% commit ', '%订单', '%发票', '%单号', '%编号', '% 注文'
     ]
     -- The words of all that are nothing but digits.
     when 'national_id' then (
@@ -62,18 +71,24 @@ $$;
 comment on function _pgstack.pii_words(text) is
 'Words that stand before numbers of a type, as patterns of LIKE; ''not'': before numbers of things.';
 
--- The words before a number, in small letters between single spaces: back to the number before.
 create or replace function _pgstack.pii_context(before text)
 returns text
 language sql immutable strict parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select ' ' || regexp_replace(
-    lower(regexp_replace(right(before, 48) collate "C", '^.*[0-9]{3}', '')),
-    '[\u0001-\u0060\u007b-\u00bf\u2000-\u206f\u3000-\u3003\uff1a]+', ' ', 'g'
-  ) || ' ';
+  select regexp_replace(
+    ' ' || lower(
+      regexp_replace(
+        right(before, 48) collate "C",
+        -- Nothing from before another number, and no piece of a word.
+        case when length(before) > 48 then '^(?:.*[0-9]{3}|[A-Za-z]+)' else '^.*[0-9]{3}' end,
+        ''
+      )
+    ) || ' ',
+    '[\u0001-\u0060\u007b-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff20]+', ' ', 'g'
+  );
 $$;
 
 comment on function _pgstack.pii_context(text) is
-'What stands before a number, at most 48 characters, as words between spaces.';
+'What stands before a number, at most 48 characters, in small letters, with one space in place of all that is no letter.';

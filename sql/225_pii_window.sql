@@ -36,6 +36,44 @@ $$;
 comment on function _pgstack.pii_plain(text) is
 'The text with plain spaces and dashes in place of those of typesetters, character for character.';
 
+-- Whether a number may stand here, by the two characters beside it.
+create or replace function _pgstack.pii_border(before text, after text, address boolean)
+returns boolean
+language sql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when address then before !~ '[0-9A-Za-z:._-]$' and after !~ '^(?:[0-9A-Za-z_]|:[0-9A-Fa-f:]|[.-][0-9])'
+    else
+      -- Not in a word, a path, a longer number, or behind the sign of a currency.
+      before !~ '(?:[0-9A-Za-z_+$#\u00a3\u00a5\u20ac]|[0-9A-Za-z][-/]|[0-9][.,:])$'
+      and after !~ '^(?:[0-9A-Za-z_]|[-/][0-9A-Za-z]|[.,:][0-9])'
+  end;
+$$;
+
+comment on function _pgstack.pii_border(text, text, boolean) is
+'Whether a number may stand between these: two characters each, less at the ends of the text. address: of a machine.';
+
+-- Columns of a table may be a number by chance, and so may numbers in the address of a web page.
+create or replace function _pgstack.pii_alone(before text, value text, after text)
+returns boolean
+language sql immutable strict parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when value ~ '^[0-9]+$' then before !~ '://[^\s]*$'
+    when value ~ '^[0-9][0-9 ]+$' then
+      before !~ '[0-9]{3} $' and after !~ '^ (?:(?:[013-9][0-9]|2[1-9])[0-9]{2}|[0-9]{3} [0-9])'
+      and (left(value, 2) <> '00' or before !~ '[0-9] $')
+    else true
+  end;
+$$;
+
+comment on function _pgstack.pii_alone(text, text, text) is
+'Whether a number is one by itself, and not some columns of a table or a part of a URL.';
+
 create or replace function _pgstack.pii_window(input text, first integer, last integer)
 returns table (type text, at integer, length integer)
 language plpgsql immutable strict parallel safe
@@ -46,23 +84,48 @@ as $$
 declare
   _text text collate "C" := _pgstack.pii_plain(pii_window.input);
   _digits integer := octet_length(_text) - octet_length(translate(_text, '0123456789', ''));
-  _rule record;
+  _rule text[];
+  _worded boolean;
   _at integer;
   _end integer;
+  _next integer;
   _listed integer;  -- where the last number ended, and the words before it
   _listed_words text;
   _value text;
   _words text;
   _found record;
 begin
-  for _rule in select r.* from _pgstack.pii_rules() as r where r.digits <= _digits loop
-    _end := 1;
+  foreach _rule slice 1 in array _pgstack.pii_shapes() loop
+    continue when _rule[2]::integer > _digits;
+    _worded := _rule[3] = 'worded';
+    _end := greatest(pii_window.first - 45, 1);
     _listed := 0;
     loop
-      _at := regexp_instr(_text, _rule.pattern, _end);
+      _at := regexp_instr(_text, _rule[4], _end);
       exit when _at = 0 or _at > pii_window.last;
-      _value := regexp_substr(_text, _rule.pattern, _at);
+      _value := regexp_substr(_text, _rule[4], _at);
+      -- Nothing begins within what hangs together: there is no border.
+      _next := _at + greatest(
+        length(substring(substr(_text, _at) from case _rule[3]
+          when 'address' then '^[0-9A-Za-z:._-]+'
+          else '^(?:[0-9A-Za-z]+[-/]|[0-9A-Za-z]*[0-9][.,:])*[0-9A-Za-z]+'
+        end)),
+        1
+      );
+      if not _pgstack.pii_border(substr(_text, greatest(_at - 2, 1), least(_at - 1, 2)), '', _rule[3] = 'address') then
+        _end := _next;
+        continue;
+      end if;
       _end := _at + length(_value);
+      -- An IBAN takes in what follows, and finds its own end.
+      if _rule[1] <> 'iban' and not _pgstack.pii_border('', substr(_text, _end, 2), _rule[3] = 'address') then
+        -- Without the last group, which belongs to something else.
+        _value := substring(_value from '^(.*[0-9A-Za-z]) +[0-9A-Za-z]+$');
+        if _value is null or _rule[3] = 'address' then
+          _end := _next;
+          continue;
+        end if;
+      end if;
       -- Numbers in a row need one word, before the first.
       if _listed > 0 and substr(_text, _listed, greatest(_at - _listed, 0))
         ~ '^[ ,;/|&]+(?:(?:and|or|und|oder|et|ou|y|o|e|en|of)[ ]|[\u548c\u6216\u3001])?$'
@@ -71,10 +134,19 @@ begin
       else
         _words := _pgstack.pii_context(left(_text, _at - 1));
       end if;
-      continue when _rule.worded and not _words like any (_pgstack.pii_words(_rule.type));
-      _found := _pgstack.pii_judge(_rule.type, _rule.worded, _value, _words);
-      if _found.type is null then
-        _end := _at + 1;
+      continue when _worded and not case _rule[1]
+        when 'phone' then _words like any (_pgstack.pii_words('phone'))
+        else _words like any (_pgstack.pii_words('national_id'))
+      end;
+      _found := _pgstack.pii_judge(_rule[1], _worded, _value, _words);
+      if _found.type is null
+        or (
+          not _worded and not _pgstack.pii_alone(
+            left(_text, _at - 1), left(_value, _found.length), substr(_text, _at + _found.length, 6)
+          )
+        )
+      then
+        _end := _next;
         continue;
       end if;
       _end := _at + _found.length;

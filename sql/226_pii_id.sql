@@ -181,7 +181,7 @@ language sql immutable strict parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select number ~ '^[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]$'
+  select number ~ '^[0-9]{6}[-+A-FU-Y][0-8][0-9]{2}[0-9A-FHJ-NPR-Y]$'
     and _pgstack.is_date(
       2000 + substr(number, 5, 2)::integer, substr(number, 3, 2)::integer, left(number, 2)::integer
     )
@@ -202,7 +202,8 @@ as $$
   -- Months may be 00 where the birthday is not known, and 20 or 40 more for visitors.
   select substr(digits, 3, 2)::integer % 20 <= 12 and substr(digits, 5, 2)::integer <= 31
     and right(digits, 2)::integer in (
-      97 - left(digits, 9)::bigint % 97, 97 - ('2' || left(digits, 9))::bigint % 97
+      97 - left(digits, 9)::bigint % 97,
+      case when digits < '3' then 97 - ('2' || left(digits, 9))::bigint % 97 end
     );
 $$;
 
@@ -239,12 +240,14 @@ begin
         and _pgstack.weighted_sum(_number, '{1,3,1,3,1,3,1,3,1,3,1,3,1}') % 10 = 0
       then 'national_id_ch'
     end;
-  elsif _value ~ '^(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}$'
-    and _pgstack.id_se(translate(_number, '+', ''))
-  then
-    return 'national_id_se';
   elsif _value ~ '^[0-9]{6}[-+A-FU-Y]' and length(_value) = 11 and _pgstack.id_fi(_value) then
     return 'national_id_fi';
+  elsif _value ~ '^(?:19|20)?[0-9]{6}[-+][0-9]{4}$' then
+    return case
+      when _pgstack.id_se(translate(_number, '+', ''))
+        and (right(_number, 6) < '600000' or national_id.words like any (_pgstack.pii_words('national_id_se')))
+      then 'national_id_se'
+    end;
   elsif _shape = '999999-9999999' then
     return case
       when substr(_number, 7, 1) between '1' and '8'
@@ -257,7 +260,10 @@ begin
     end;
   elsif length(_number) = 9 and _number ~ '^[A-Z]{2}[0-9]{6}[A-D]$' then
     return case
-      when _number !~ '^(?:[DFIQUV]|.[DFIOQUV]|BG|GB|NK|KN|TN|NT|ZZ)' then 'national_id_gb'
+      when _number !~ '^(?:[DFIQUV]|.[DFIOQUV]|BG|GB|NK|KN|TN|NT|ZZ)'
+        -- Without spaces it may be a number of anything.
+        and (_value like '% %' or national_id.words like any (_pgstack.pii_words('national_id_gb')))
+      then 'national_id_gb'
     end;
   elsif length(_number) = 9 and _pgstack.id_es(_number) then
     return 'national_id_es';

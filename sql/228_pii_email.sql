@@ -44,8 +44,7 @@ begin
       _left := right(_parts[_i - 1], 80);
       _local := coalesce(
         substring(_left from format(_local_pattern, _letter)),
-        substring(_left from format(_local_pattern, _dense)),
-        substring(_left from '"[^"\n\\]{1,62}"$')
+        substring(_left from format(_local_pattern, _dense))
       );
       _local := regexp_replace(_local, '^.*[.][.]', '');
       if _local <> '' and length(_local) <= 64 and _local !~ '[.]$'
