@@ -1,10 +1,10 @@
 -- Family: personal data.  Finds and masks what identifies a person.  Reads and writes nothing.
 -- Callers: people in psql, the vectorizers' work functions.
--- Errors: PS007 a type that there is none of.
+-- Errors: PS007 a type that there is none of; with names those of pgstack.generate().
 --
 --   221 the words before a number     224 what numbers look like      228 e-mail addresses
 --   222 check digits                  225 where numbers are
---                                     226 national numbers
+--                                     226 national numbers          229 names, by a model
 --
 -- What a stretch of text is does not depend on which types are asked for: all are looked for, where
 -- two overlap the longer stays, and those that are wanted are returned.
@@ -204,3 +204,78 @@ comment on function pgstack.mask_pii(text, text[], boolean) is
 input: the text; NULL gives NULL. types: of pgstack.pii_types(), national_id for all of these; NULL: all.
 keep_length: true makes a label as long as what it stands for, [EMAIL*******], or only * where that is
 too short for it, so that every place in the text stays where it was. Raises PS007 unknown type.';
+
+-- ---------------------------------------------------------------- with names, by a model
+
+create or replace function pgstack.detect_pii(input text, types text[], names_model text)
+returns table (type text, start_char integer, end_char integer, value text)
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+rows 5
+as $$
+declare
+  _hit record;
+begin
+  end_char := 0;
+  for _hit in
+    select d.type, d.start_char, d.end_char, d.value, false as is_name
+    from pgstack.detect_pii(detect_pii.input, array_remove(detect_pii.types, 'name')) as d
+    union all
+    select 'name', p.start_char, p.end_char, n.name, true
+    from unnest(_pgstack.pii_names(detect_pii.input, detect_pii.names_model)) as n (name)
+    cross join _pgstack.pii_name_places(detect_pii.input, n.name) as p
+    order by 2, 3 desc, 5
+  loop
+    if _hit.start_char >= end_char then
+      if type is not null then
+        return next;
+      end if;
+    elsif type <> 'name' or (_hit.is_name and _hit.end_char - _hit.start_char <= end_char - start_char) then
+      -- What checks found goes before what a model takes for a name, and a longer name before a shorter.
+      continue;
+    end if;
+    type := _hit.type;
+    start_char := _hit.start_char;
+    end_char := _hit.end_char;
+    value := _hit.value;
+  end loop;
+  if type is not null then
+    return next;
+  end if;
+end;
+$$;
+
+comment on function pgstack.detect_pii(text, text[], text) is
+'Finds personal data in a text, in order, and names of people, which a model finds.
+input, types: as for pgstack.detect_pii(input, types); ''name'' may be among the types, names are found in any case.
+names_model: a generation model; NULL: the setting generation_model. It reads pieces of 2,000 characters, and every
+place of a name it gives is returned, type name. A name that does not stand in the text is dropped. Models miss names,
+and a text may persuade one to be silent. Raises PS007 unknown type, and what pgstack.generate() raises.';
+
+create or replace function pgstack.mask_pii(input text, types text[], keep_length boolean, names_model text)
+returns text
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _rest text := mask_pii.input;
+  _pieces text[] := '{}';
+  _at integer := 0;
+  _hit record;
+begin
+  for _hit in select d.* from pgstack.detect_pii(mask_pii.input, mask_pii.types, mask_pii.names_model) as d loop
+    _pieces := _pieces || left(_rest, _hit.start_char - _at)
+      || _pgstack.pii_label(_hit.type, case when mask_pii.keep_length then length(_hit.value) end);
+    _rest := substr(_rest, _hit.end_char - _at + 1);
+    _at := _hit.end_char;
+  end loop;
+  return array_to_string(_pieces, '') || _rest;
+end;
+$$;
+
+comment on function pgstack.mask_pii(text, text[], boolean, text) is
+'A text with a label in place of each piece of personal data and each name of a person that a model finds, [NAME].
+input, types, keep_length: as for pgstack.mask_pii(input, types, keep_length). names_model: as for pgstack.detect_pii().
+Raises PS007 unknown type, and what pgstack.generate() raises.';
