@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup
     from bs4.element import Tag
 
-_KEPT = {"body", "html", "main", "article", "h1", "pre", "code"}
+_BODIES = {"main", "article", "h1"}
+_KEPT = {"body", "html", "main", "article", "pre", "code", "h1", "h2", "h3", "h4", "h5", "h6"}
 _ELEMENTS: dict[str, Callable[[Tag], bool]] = {
     "nav": lambda tag: True,
     "footer": lambda tag: tag.find_parent("blockquote") is None,
@@ -34,11 +35,10 @@ _WORDS = {
     *("noprint", "editsection", "headerlink", "printfooter", "catlinks"),
 }
 _SPLIT = re.compile(r"[^a-z0-9]+")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _INVISIBLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 
 _LARGEST = 0.3  # of the page's text: what is more is no menu
-_LOOKS = 300  # times that the text of an element is measured; a page made to harm has more
+_STEPS = 1_000_000  # through elements, to measure them; a page made to harm needs more
 _LEAST = 200  # characters; what is less makes us keep all
 
 
@@ -51,8 +51,8 @@ class Boilerplate:
 
     def __init__(self, soup: BeautifulSoup) -> None:
         self._all = len(soup.get_text())
-        self._looks = 0
-        found = soup.select("main, [role=main]", limit=2)
+        self._steps = _STEPS
+        found = soup.find_all(_is_main, limit=2)
         # Where two claim it, or it holds little, the page is not written as it should be.
         alone = len(found) == 1 and len(found[0].get_text()) > self._all * _LARGEST
         self.main: Tag = found[0] if alone else soup
@@ -70,12 +70,26 @@ class Boilerplate:
         )
 
     def _small(self, tag: Tag) -> bool:
-        self._looks += 1
-        return (
-            self._looks <= _LOOKS
-            and tag.find(("main", "article", "h1")) is None
-            and len(tag.get_text()) <= self._all * _LARGEST
-        )
+        """Say whether little of the page, and nothing of its body, is in an element."""
+        from bs4.element import NavigableString, Tag
+
+        if self._steps <= 0:
+            return False
+        self._steps -= _STEPS // 1000  # to find the end of a deep element takes time, too
+        length = 0
+        for node in tag.descendants:
+            self._steps -= 1
+            if isinstance(node, NavigableString):
+                length += len(node)
+            elif isinstance(node, Tag) and node.name in _BODIES:
+                return False
+            if length > self._all * _LARGEST or self._steps <= 0:
+                return False
+        return True
+
+
+def _is_main(tag: Tag) -> bool:
+    return tag.name == "main" or tag.get("role") == "main"
 
 
 def hidden(tag: Tag) -> bool:
@@ -90,15 +104,16 @@ def hidden(tag: Tag) -> bool:
 
 
 def _words(tag: Tag) -> set[str]:
-    """Return the words in an element's classes, and in its id if that is a short one.
+    """Return the words in an element's classes and id, of those that are short.
 
-    Long ids are made of what the text says: ``SQL-FOR-UPDATE-SHARE``.
+    Long names are made of more than what a thing is: ``anchorWithStickyNavbar`` is a heading,
+    ``SQL-FOR-UPDATE-SHARE`` a paragraph.
     """
     if not tag.attrs:
         return set()
     words = set()
     for name in [*tag.get_attribute_list("class"), tag.get("id")]:
-        parts = _SPLIT.split(_CAMEL.sub(" ", str(name or "")[:200]).lower())
-        if name != tag.get("id") or len(parts) <= 2:
+        parts = _SPLIT.split(str(name or "")[:200].lower())
+        if len(parts) <= 2:
             words.update(parts)
     return words

@@ -91,7 +91,7 @@ def _decode_wide(data: bytes) -> str | None:
         guesses.append("utf-16-be")
     certain = len(guesses)
     # In Latin letters nearly all bytes are ASCII, in those two about half.
-    if even + odd < 0.1 and sum(map(_plain, head)) < size * 0.7 and not _utf8(head):
+    if even + odd < 0.2 and sum(map(_plain, head)) < size * 0.7 and not _utf8(head):
         guesses += ["utf-16-le", "utf-16-be"]  # Chinese or Japanese, without a space
     for number, guess in enumerate(guesses):
         with contextlib.suppress(UnicodeDecodeError):
@@ -138,7 +138,8 @@ def _decode_unmarked(data: bytes, declared: str | None, warnings: list[str]) -> 
     if wrong * 10 < sum(not char.isascii() for char in head):
         warnings.append("not valid UTF-8: damaged characters were replaced")
         return data.decode("utf-8", errors="replace")
-    guess = _latin(data[:_SAMPLE]) or _detected(data[:_SAMPLE]) or "cp1252"
+    sample = data[:_SAMPLE]
+    guess = _latin(sample) or _script(sample) or _detected(sample) or "cp1252"
     try:
         text = data.decode(guess)
     except UnicodeDecodeError:
@@ -195,7 +196,7 @@ def _latin(sample: bytes) -> str | None:
     """Return the charset in which a sample fits a language written in Latin letters, or None."""
     high = sum(byte > 127 for byte in sample)
     letters = sum(chr(byte).isalpha() for byte in sample if byte < 128)
-    if high > letters * 0.4 + 5:
+    if high > letters * 0.6 + 6:
         return None  # letters beyond a to z are few in all of them
     best, least = None, max(high * 0.15, 1.0) + 0.01
     for encoding in dict.fromkeys(name for names, _ in _ALPHABETS for name in names):
@@ -213,6 +214,32 @@ def _latin(sample: bytes) -> str | None:
 def _misfits(found: Counter[str], alphabet: str) -> float:
     known = set(alphabet) | set(alphabet.upper()) | set(_MARKS)
     return sum(count for char, count in found.items() if char not in known)
+
+
+# The letters that make up most of a text, by script.
+_SCRIPTS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("cp1251", "koi8_r", "koi8_u", "iso8859_5", "cp866"), "оеаинтсрвлкмдпуяыьіъј"),
+    (("cp1255", "iso8859_8"), "יוהלאתרמבשנכעםד"),
+    (("cp1253", "iso8859_7"), "αοιετσνηυρπκμλωςάίόέή"),
+    (("cp1256", "iso8859_6"), "اليمونتربةعدسفقهكح"),
+)
+
+
+def _script(sample: bytes) -> str | None:
+    """Return the charset in which a sample's letters are as frequent as in its script, or None."""
+    best, most = None, 0.65
+    for encodings, frequent in _SCRIPTS:
+        for encoding in encodings:
+            try:
+                letters = [char for char in sample.decode(encoding) if char > "\x7f"]
+            except UnicodeDecodeError:
+                continue
+            # Capitals count half: charsets differ in which half of the table is which case.
+            known = sum(char in frequent for char in letters)
+            known += sum(char.isupper() and char.lower() in frequent for char in letters) // 2
+            if known / max(len(letters), 1) > most:
+                best, most = encoding, known / len(letters)
+    return best
 
 
 # charset-normalizer left to itself takes German for Johab and French for cp775.

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pgstack.extract import formats, ocr
+from pgstack.extract import formats, ocr, tika
 from pgstack.extract.document import Crashed, Document, Options, Part, Unreadable
 
 MAX_BYTES = 100_000_000
@@ -39,6 +39,9 @@ _START_SECONDS = 60.0
 _RECYCLE_BYTES = 400_000_000  # a helper that a file left bigger than this is replaced
 _HEADER = struct.Struct(">QQ")  # bytes of JSON, bytes of text
 _DEFAULT = Options()
+
+# How a process ends by its own doing.  Killed, it may have been anybody.
+_FILES_FAULT = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGTRAP}
 
 
 class Extractor:
@@ -112,7 +115,18 @@ class Extractor:
         """
         if len(data) > MAX_BYTES:
             raise Unreadable(_too_large(len(data)))
-        hints = {"name": name, "media_type": media_type}
+        hints: dict[str, Any] = {"name": name, "media_type": media_type}
+        if self._options.tika_url is not None:
+            told = formats.guess(name, data, media_type)
+            # Asked here: the helper has no network.  It reads the answer.
+            data = tika.fetch(
+                data,
+                name=name,
+                options=self._options,
+                seconds=self._wall_seconds,
+                max_bytes=self._output_bytes * 2,
+            )
+            hints = {"name": name, "media_type": told, "by_tika": True}
         request = {"hints": hints, "bytes": len(data)}
         try:
             meta, text = self._ask(name, json.dumps(request).encode("ascii") + b"\n", data)
@@ -146,11 +160,15 @@ class Extractor:
                 self.close()
                 # An old process may have died of something else: ask a new one.
                 if fresh:
-                    raise Crashed(str(exc)) from None
+                    raise (Unreadable if exc.by_file else Crashed)(str(exc)) from None
 
 
 class _Died(Exception):
-    """The helper process ended without an answer."""
+    """The helper process ended without an answer; ``by_file``: it would again."""
+
+    def __init__(self, reason: str, *, by_file: bool = False) -> None:
+        super().__init__(reason)
+        self.by_file = by_file
 
 
 class _Helper:
@@ -241,7 +259,7 @@ class _Helper:
 
     def memory(self) -> int:
         """Return the process's resident memory, bytes; 0 where that is not told."""
-        return _status(self.process.pid, "VmRSS")
+        return status_bytes(self.process.pid, "VmRSS")
 
     def _died(self) -> Exception:
         code = self.process.wait()
@@ -249,6 +267,8 @@ class _Helper:
             return Unreadable("took too much processor time to read")
         if code == -signal.SIGXFSZ:
             return Unreadable("wrote too much while it was read")
+        if code in _FILES_FAULT:
+            return _Died("takes too much memory, or crashes what reads it", by_file=True)
         return _Died("the process that read it crashed")
 
 
@@ -260,7 +280,8 @@ def _wait(handle: int, event: int, deadline: float) -> None:
         raise TimeoutError
 
 
-def _status(pid: int, field: str) -> int:
+def status_bytes(pid: int, field: str) -> int:
+    """Return a size that Linux tells of a process, bytes: ``VmRSS``, ``VmHWM``; 0: not told."""
     try:
         text = Path(f"/proc/{pid}/status").read_text("ascii", errors="replace")
     except OSError:

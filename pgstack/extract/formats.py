@@ -125,6 +125,8 @@ def detect(name: str, data: bytes, declared: str | None = None) -> str:
         return found
     if suffix == ".pdf" and b"%PDF-" in data[:1024]:
         return BINARIES[suffix]  # readers allow something before it
+    if suffix in BINARIES and not data:
+        raise Unreadable("is empty")
     if suffix in BINARIES or suffix in _OTHERS:
         raise Unreadable(f"not the {suffix} file its name says")
     if suffix in TEXTS:
@@ -175,6 +177,14 @@ def _ole_type(data: bytes) -> str:
         if mark.encode("utf-16-le") in data:
             return media_type
     raise Unreadable("an old office document of no known kind")
+
+
+def guess(name: str, data: bytes, declared: str | None = None) -> str:
+    """Return the media type of a file that somebody else reads."""
+    try:
+        return detect(name, data, declared)
+    except Unreadable:
+        return declared or "application/octet-stream"
 
 
 def may_need_ocr(name: str, data: bytes) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pgstack.extract.boilerplate import Boilerplate, hidden
@@ -51,6 +51,9 @@ _NOT_IN_CELL = (_PARAGRAPHS | _LINES | _DROPPED | {"br"}) - {"p", "div"}
 _MARKS = " \t\n\u200b\ufeff¶§#"
 
 
+_DEEP = 500
+
+
 @dataclass(frozen=True)
 class Page:
     """What an HTML page says; headings as (place in ``text``, level, words)."""
@@ -58,6 +61,7 @@ class Page:
     title: str | None
     text: str
     headings: list[Heading]
+    meta: dict[str, str] = field(default_factory=dict)
 
 
 class _Writer:
@@ -147,6 +151,30 @@ def html_page(markup: str, *, keep_boilerplate: bool = False) -> Page:
     return page or _page(title, soup, lambda tag: False)
 
 
+def html_pages(markup: str) -> Page:
+    """Return what a document says that a program wrote as XHTML, ``<div class="page">`` a page.
+
+    Pages are apart by form feeds.  ``meta`` has what its head says, names in small letters.
+    """
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(markup, "html.parser")
+    meta = {
+        str(tag["name"]).lower(): str(tag["content"])
+        for tag in soup.find_all("meta", limit=1000)
+        if tag.has_attr("name") and tag.has_attr("content")
+    }
+    title = clean(soup.title.get_text()) if soup.title is not None else ""
+    pages = soup.find_all("div", class_="page") or [soup.body or soup]
+    found = [_page(title, page, lambda tag: False) for page in pages]
+    headings: list[Heading] = []
+    place = 0
+    for page in found:
+        headings += [(place + start, level, words) for start, level, words in page.headings]
+        place += len(page.text) + 1
+    return Page(title or None, "\f".join(page.text for page in found), headings, meta)
+
+
 def _page(title: str, root: Tag, drops: Callable[[Tag], bool]) -> Page:
     writer = _Writer()
     _write_html(root, writer, drops)
@@ -176,7 +204,8 @@ def _write_html(root: Tag, writer: _Writer, drops: Callable[[Tag], bool]) -> Non
             if node.name in _DROPPED or hidden(node) or drops(node):
                 continue
             _open(node, writer)
-            if node.name in ("td", "th"):
+            # Deeper than any page that was meant: looking ahead would take ever longer.
+            if node.name in ("td", "th") and len(stack) < _DEEP:
                 cell = _one_line(node)
                 if cell is not None:
                     if cell.strip():

@@ -12,7 +12,10 @@ Call it in a process with limits: :class:`pgstack.extract.Extractor`.
 
 from __future__ import annotations
 
+import io
 import secrets
+import struct
+import zipfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +34,14 @@ FORMATS = frozenset(
     media_type for media_type in BINARIES.values() if not media_type.startswith("image/")
 ) - {BINARIES[".pdf"]} | {"message/rfc822", "application/x-ipynb+json"}
 
+_MAX_UNPACKED = 500_000_000  # bytes
+_MAX_FILES = 50_000
 _MAX_CELLS = 5_000_000  # of one table; more is a bomb, or no text to search
 
 
 def read(data: bytes, media_type: str, options: Options) -> Document:
     """Return the text of a document, or raise :class:`Unreadable`."""
+    _refuse_bomb(data)
     marker = secrets.token_hex(16)  # no document can contain it
     slides = media_type in _SLIDES
     result = call(data, media_type, marker=marker if slides else None)
@@ -53,6 +59,20 @@ def read(data: bytes, media_type: str, options: Options) -> Document:
     if not text.strip():
         raise Unreadable("no text")
     return Document(_title(result, media_type, composer), media_type, text, parts)
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Refuse a packed document that says of itself that it unpacks to too much."""
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):
+        return  # kreuzberg says what is wrong with it
+    size = sum(file.file_size for file in files)
+    if size > _MAX_UNPACKED or len(files) > _MAX_FILES:
+        raise Unreadable(f"unpacks to {size / 1e6:.0f} MB in {len(files)} files")
 
 
 def call(data: bytes, media_type: str, *, marker: str | None = None) -> kreuzberg.ExtractionResult:

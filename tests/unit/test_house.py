@@ -20,6 +20,7 @@ LINES_MAX = 500
 # A path that ends in / means everything below it.
 KEPT_TO = {
     "httpx": (
+        "pgstack/extract/tika.py",
         *("pgstack/models.py", "pgstack/model_errors.py", "pgstack/remote.py"),
         "pgstack/embedded/modelserver/",
     ),
