@@ -222,6 +222,21 @@ VECTORIZER_SET_CHUNKING: Final[LiteralString] = (
     "is_regex => %(is_regex)s::boolean, keep_separator => %(keep_separator)s::text, "
     "mask_pii => %(mask_pii)s::text[])"
 )
+# The lab shows first how a vectorizer cuts now.
+LAB_SOURCE: Final[LiteralString] = (
+    "select p.source::regclass::oid, p.content_column, jsonb_build_array(o.own) || "
+    "(select coalesce(jsonb_agg(m.value), '[]') from jsonb_array_elements(_pgstack.lab_usual()) "
+    "as m where m.value <> o.own) "
+    "from _pgstack.vectorizer_plan(%s::text) as p cross join lateral (select jsonb_strip_nulls("
+    "to_jsonb(_pgstack.chunking(p.chunking))) - case when (_pgstack.chunking(p.chunking)).is_regex "
+    "then '' else 'is_regex' end as own) as o"
+)
+CHUNKING_LAB: Final[LiteralString] = (
+    "select * from pgstack.chunking_lab(%(source)s::oid::regclass, %(content)s::name, "
+    "methods => %(methods)s::jsonb, sample => %(sample)s::int, judged => %(judged)s::text, "
+    "model => %(model)s::text, doc_column => %(doc_column)s::name, "
+    "max_texts => %(max_texts)s::int, seed => %(seed)s::bigint)"
+)
 VECTORIZER_REFRESH: Final[LiteralString] = "select pgstack.refresh_vectorizer(%s::text)"
 VECTORIZER_ADOPT: Final[LiteralString] = "select pgstack.adopt_vectorizer(%s::text)"
 VECTORIZER_PAUSE: Final[LiteralString] = "select pgstack.pause_vectorizer(%s::text)"
@@ -272,7 +287,8 @@ CHUNK_SAMPLE: Final[LiteralString] = (
     "select array(select c.chunk from pgstack.chunk("
     "_pgstack.mask(t.body, %(mask_pii)s::text[]), "
     "%(chunking)s::text, %(chunk_size)s::int, %(chunk_overlap)s::int, "
-    "%(separators)s::text[], %(is_regex)s::boolean) as c order by c.seq) "
+    "%(separators)s::text[], %(is_regex)s::boolean, "
+    "%(keep_separator)s::text) as c order by c.seq) "
     "from (select r.{column}::text as body from {table} as r "
     "tablesample system ({share}) limit %(rows)s) as t"
 )

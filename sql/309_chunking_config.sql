@@ -47,11 +47,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Raises for what cannot be.
-  if keep_separator is null then
-    perform from pgstack.chunk('-', method, size, overlap, separators, is_regex);
-  else
-    perform from pgstack.chunk('-', method, size, overlap, separators, is_regex, keep_separator);
-  end if;
+  perform from pgstack.chunk('-', method, size, overlap, separators, is_regex, keep_separator);
   perform _pgstack.check_mask_types(mask_pii);
   if mask_pii is null then
     if method = 'none' then

@@ -370,7 +370,7 @@ begin
       from %4$s as r, jsonb_to_record(q.key) as k (%5$s)
       where %6$s
     ) as s on true
-    left join lateral pgstack.chunk(s.content, $3, $4, $5, $6, $7%9$s) as c on true
+    left join lateral pgstack.chunk(s.content, $3, $4, $5, $6, $7, $10) as c on true
     left join lateral (select %7$s as input) as i on true
     left join lateral (
       select sha256($8 || convert_to(c.chunk, 'UTF8') || coalesce('\x00' || convert_to(i.input, 'UTF8'), ''))
@@ -388,8 +388,7 @@ begin
     case when _plain then 'null::text'
       else 'case when c.chunk is not null then _pgstack.fill_template($2, c.chunk, s.vars) end'
     end,
-    _pgstack.known_expression(_plan),
-    case when _chunking.keep_separator is not null then ', $10' else '' end
+    _pgstack.known_expression(_plan)
   ) using
     work_load.keys,
     _plan.template,

@@ -3,7 +3,7 @@
 -- Errors: PS001 unknown collection.
 --
 -- Asked for the few chunks that a search found, each by its row's key: only parts that touch
--- the chunk are taken out of a document's map.
+-- the chunk are taken out of a document's map.  Markdown that came without a map is read itself.
 
 create or replace function _pgstack.find_collection(name text)
 returns regclass
@@ -44,10 +44,14 @@ begin
     $sql$
     select
       p.page, p.last_page,
-      array(
-        select h.heading
-        from jsonb_array_elements_text(p.headings) with ordinality as h (heading, nr) order by h.nr
-      ),
+      case
+        when d.parts is null and d.media_type in ('text/markdown', 'text/x-markdown')
+          then coalesce(pgstack.heading_path(d.content, $2), '{}')
+        else array(
+          select h.heading
+          from jsonb_array_elements_text(p.headings) with ordinality as h (heading, nr) order by h.nr
+        )
+      end,
       d.title, d.uri
     from %s as d
     cross join lateral (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgstack_cli.options import DatabaseUrl, Name
-from pgstack_cli.output import message
+from pgstack_cli.options import AsJson, DatabaseUrl, Name
+from pgstack_cli.output import json_document, message, progress, table
+
+if TYPE_CHECKING:
+    from pgstack.chunking import Way
 
 app = typer.Typer(
     help="How texts are cut: compare ways, change a vectorizer's.",
@@ -123,3 +126,110 @@ def set_chunking(
     with target.connect(url) as conn:
         queued = library.change(conn, name, wanted)
     message(f"{name}: {queued:,} rows are queued" if queued else f"{name} does so already")
+
+
+@app.command()
+def lab(
+    name: Annotated[
+        str, typer.Argument(help="A vectorizer, a collection, or with --column a table.")
+    ],
+    *,
+    column: Annotated[str | None, typer.Option("--column", help="Text column of a table.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="METHOD[:SIZE[:OVERLAP]]", help="One way; once for each."),
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Documents.")] = 100,
+    judged: Annotated[
+        str | None,
+        typer.Option("--judged", metavar="SET", help="A judged set: `pgstack eval list`."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Default: the setting embedding_model.")
+    ] = None,
+    doc_column: Annotated[
+        str | None, typer.Option("--doc-column", help="The column with the judged ids.")
+    ] = None,
+    max_texts: Annotated[
+        int, typer.Option("--max-texts", min=1, help="Most texts that are embedded.")
+    ] = 5000,
+    seed: Annotated[int, typer.Option("--seed", help="Draws another sample.")] = 1,
+    as_json: AsJson = False,
+    url: DatabaseUrl = None,
+) -> None:
+    """Cut a sample of NAME's texts in several ways, and show what comes out.
+
+    Without --method the usual ways are compared, behind the vectorizer's own. "cut" is the share
+    of chunks that begin or end inside a sentence, "repeated" how often a text is said. With
+    --judged the chunks are embedded, and each way is scored by search in the sample; p: how
+    likely so great a difference from the first way is by chance. Writes nothing.
+
+    --json: one document, an array of the rows of pgstack.chunking_lab().
+
+    \b
+    Examples:
+      pgstack chunking lab handbook
+      pgstack chunking lab blog --column body --method recursive:800:400 --method sentence:400
+      pgstack chunking lab handbook --judged questions --sample 300 --json
+    """
+    from pgstack import chunking as library
+    from pgstack import target
+
+    wanted = library.Lab(
+        methods=[library.parse_method(text) for text in method] if method else None,
+        sample=sample,
+        judged=judged,
+        model=model,
+        doc_column=doc_column,
+        max_texts=max_texts,
+        seed=seed,
+    )
+    with target.connect(url) as conn, progress("embedding", unit="texts") as advance:
+        found = library.lab(conn, name, wanted, column=column, progress=advance)
+    if as_json:
+        json_document([vars(way) for way in found])
+    else:
+        print_ways(found)
+
+
+def print_ways(found: list[Way]) -> None:
+    """Print what ways of cutting make of a sample, a line each."""
+    judged = found[0].queries
+    heads = [
+        "way",
+        "chunks",
+        "characters",
+        "p95",
+        "most",
+        "tokens",
+        "most",
+        "cut",
+        "repeated",
+        "MB/s",
+    ]
+    lines = [
+        [
+            *(_way(way), way.chunks, way.median_chars, way.p95_chars, way.max_chars),
+            *(way.median_tokens, way.max_tokens, _share(way.cut_sentences)),
+            *(_share(way.duplication), round(way.mb_per_second, 1)),
+        ]
+        for way in found
+    ]
+    if judged:
+        heads += ["nDCG@10", "95 %", "recall@10", "p"]
+        for line, way in zip(lines, found, strict=True):
+            bounds = f"{_share(way.ndcg_low)}-{_share(way.ndcg_high)}"
+            line += [_share(way.ndcg), bounds, _share(way.recall), _share(way.p_value)]
+    table(heads, lines)
+    more = f", {judged} queries, {sum(way.texts or 0 for way in found):,} texts" if judged else ""
+    message(f"{found[0].documents} documents{more}")
+
+
+def _way(way: Way) -> str:
+    """Return a way of cutting as --method takes it, with its options behind."""
+    options = "".join(f" {key}={value}" for key, value in (way.options or {}).items())
+    return ("none" if way.method == "none" else f"{way.method}:{way.size}:{way.overlap}") + options
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -198,6 +198,27 @@ def test_words_before_the_chunks_are_masked_when_it_is_turned_on(
     assert len(rows(db, "select 1 from pgstack.search('ticket', 'refund', mode => 'text')")) == 2
 
 
+@pytest.mark.parametrize(
+    "method", ["recursive", "character", "sentence", "markdown", "page", "token", "none"]
+)
+def test_every_method_masks(db: Connection, worker: Any, models: Models, method: str) -> None:
+    db.execute("create table ticket (id int primary key, body text)")
+    db.execute("insert into ticket values (7, %s)", (f"# Refund\n\n{BODY}\f{BODY}",))
+    vectorize(
+        db, "ticket", "body", chunking=method, chunk_size=60, chunk_overlap=0, mask_pii=["all"]
+    )
+    assert fresh(db, "ticket")
+    for text in (told(models), stored(db)):
+        assert EMAIL not in text
+        assert IBAN not in text
+    places = "start_char, end_char, chunk"
+    assert rows(db, f"select {places} from ticket_embedding_store order by chunk_seq") == rows(
+        db,
+        f"select {places} from ticket cross join lateral "
+        f"pgstack.chunk(pgstack.mask_pii(body, null, true), '{method}', 60, 0) order by seq",
+    )
+
+
 def test_a_row_that_cannot_be_masked_stands_alone(
     db: Connection, worker: Any, models: Models
 ) -> None:

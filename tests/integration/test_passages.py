@@ -107,6 +107,19 @@ def test_a_citation_says_where_to_look(shelf: Connection, models: Models) -> Non
         assert TITLE not in prompt, "the model is given chunks, and nothing else of a document"
 
 
+def test_markdown_without_a_map_is_read_itself(shelf: Connection) -> None:
+    text = "# Animals\n\nMany.\n\n## Sea\n\nThe seal swims.\n"
+    shelf.execute(
+        "select pgstack.ingest_text('My shelf', 'md', %s, null, 'text/markdown')", (text,)
+    )
+    query = "select headings from pgstack.passage('My shelf', %s, %s, %s)"
+    [(number,)] = rows(shelf, "select id from pgstack.documents where uri = 'md'")
+    place = text.index("The seal")
+    assert shelf.execute(query.encode(), (Jsonb({"id": number}), place, place + 5)).fetchall() == [
+        (["Animals", "Sea"],)
+    ]
+
+
 def test_a_map_that_is_none_is_left_out(shelf: Connection) -> None:
     """Who may write to the table may write anything there."""
     for odd in (
