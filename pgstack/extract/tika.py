@@ -13,6 +13,7 @@ Raises
 
 from __future__ import annotations
 
+import time
 import urllib.parse
 
 from pgstack.extract import charset
@@ -39,6 +40,7 @@ def fetch(data: bytes, *, name: str, options: Options, seconds: float, max_bytes
 
     url = str(options.tika_url).rstrip("/")
     server = f"the Tika server {_place(url)}"
+    end = time.monotonic() + seconds  # httpx limits each wait, not all of them
     timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
     try:
         with httpx.stream(
@@ -50,6 +52,8 @@ def fetch(data: bytes, *, name: str, options: Options, seconds: float, max_bytes
                 received += block
                 if len(received) > max_bytes:
                     raise Unreadable(f"gives more than {max_bytes / 1e6:.0f} MB of text")
+                if time.monotonic() > end:
+                    raise Crashed(f"{server} took more than {seconds:g} s")
     except httpx.TimeoutException:
         raise Crashed(f"{server} took more than {seconds:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as exc:

@@ -5,6 +5,7 @@ A real one could not be had here: it comes as a Java archive that no registry at
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 import time
@@ -35,6 +36,9 @@ class Tika(http.server.BaseHTTPRequestHandler):
         status = int(order) if order.isdigit() else 200
         if order == "slow":
             time.sleep(3)
+        elif order == "dribble":
+            self._dribble()
+            return
         elif order == "much":
             body = b"x" * 3_000_000
         elif status == 200:
@@ -44,6 +48,14 @@ class Tika(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _dribble(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the other side has had enough
+            for _ in range(40):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -107,9 +119,10 @@ def test_errors(url: str, order: bytes, reason: str, again: bool) -> None:
     assert isinstance(caught.value, Crashed) is again
 
 
-def test_it_may_take_no_longer_than_a_file_may(url: str) -> None:
+@pytest.mark.parametrize("order", [b"slow ", b"dribble "])
+def test_it_may_take_no_longer_than_a_file_may(url: str, order: bytes) -> None:
     with pytest.raises(Crashed, match=r"took more than 0\.5 s"):
-        read(url, b"slow ", wall_seconds=0.5)
+        read(url, order, wall_seconds=0.5)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://user:secret@127.0.0.1:9/x"])
