@@ -43,16 +43,17 @@ class Tika(http.server.BaseHTTPRequestHandler):
             body = b"x" * 3_000_000
         elif status == 200:
             body = XHTML.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=UTF-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # the other side has had enough
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=UTF-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     def _dribble(self) -> None:
         self.send_response(200)
         self.end_headers()
-        with contextlib.suppress(OSError):  # the other side has had enough
+        with contextlib.suppress(OSError):
             for _ in range(40):
                 self.wfile.write(b"x")
                 time.sleep(0.1)
