@@ -434,7 +434,7 @@ DATASET_TYPE: Final[LiteralString] = "select to_regtype(%s::text) is not null"
 
 # Data sets that SQL asks the worker for.
 LOAD_CLAIM: Final[LiteralString] = "select _pgstack.load_claim(%s)"
-LOAD_LEFT: Final[LiteralString] = "select _pgstack.load_left(%s)"
+LOAD_RELEASE: Final[LiteralString] = "select _pgstack.load_release(%s::bigint, %s)"
 LOAD_FAILED: Final[LiteralString] = "select _pgstack.load_end(%s::bigint, null, %s::text)"
 LOAD_REQUEST: Final[LiteralString] = (
     "select source, target, options, owner from _pgstack.load_open(%s::bigint)"

@@ -151,18 +151,20 @@ $$;
 comment on function _pgstack.load_claim(uuid) is
 'Leases the next request to a worker; returns its number, or NULL.';
 
-create or replace function _pgstack.load_left(worker uuid)
-returns bigint
-language sql stable
+-- A worker that is told to stop is no failure of the file.
+create or replace function _pgstack.load_release(request bigint, worker uuid)
+returns void
+language sql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*) from _pgstack.load_request as r
-  where r.state = 'requested' or r.state = 'loading' and r.worker = load_left.worker;
+  update _pgstack.load_request as r
+  set state = 'requested', worker = null, attempts = greatest(r.attempts - 1, 0)
+  where r.id = load_release.request and r.worker = load_release.worker and r.state = 'loading';
 $$;
 
-comment on function _pgstack.load_left(uuid) is
-'How many requests wait, or are in a worker''s hands.';
+comment on function _pgstack.load_release(bigint, uuid) is
+'Gives a request back that a worker had begun.';
 
 create or replace function _pgstack.load_open(request bigint)
 returns table (source text, target text, options jsonb, owner text)
@@ -217,8 +219,8 @@ from _pgstack.load_request as r
 left join lateral (
   select d.* from _pgstack.dataset_load as d
   where d.id = r.load_id
-    or r.load_id is null and r.state <> 'requested'
-      and d.relation = pg_catalog.to_regclass(r.target)::oid and d.updated_at >= r.requested_at
+    or r.load_id is null and d.relation = pg_catalog.to_regclass(r.target)::oid
+      and d.updated_at >= r.requested_at
   order by d.id desc limit 1
 ) as l on true;
 

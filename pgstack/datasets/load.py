@@ -321,9 +321,9 @@ class _Job:
         """Copy batch after batch."""
         with ThreadPoolExecutor(1, "pgstack-dataset") as ahead:
             batches = self.reader.batches(self.columns, self.place)
-            following = ahead.submit(_prepared, batches, self.options.generated_key)
+            following = ahead.submit(_prepared, batches)
             while (now := following.result()) is not None:
-                following = ahead.submit(_prepared, batches, self.options.generated_key)
+                following = ahead.submit(_prepared, batches)
                 batch, lines = now
                 self._copy(batch, lines)
                 progress(batch.consumed, self.file.size)
@@ -419,10 +419,15 @@ class _Job:
         )
 
 
-def _prepared(batches: Iterator[Batch], generated_key: bool) -> tuple[Batch, Any] | None:
+def _prepared(batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
     """Return the next batch and its lines for COPY."""
-    batch = next(batches, None)
-    return None if batch is None else (batch, copy_lines(batch.columns))
+    try:
+        batch = next(batches, None)
+        return None if batch is None else (batch, copy_lines(batch.columns))
+    except arrow().ArrowException as exc:  # such as a column of more than 2 GB
+        raise PgstackError(
+            f"pyarrow cannot go on: {exc}", hint="What lies before that is loaded."
+        ) from exc
 
 
 def _numbered(lines: Any, first: int, numbers: Sequence[int] | None) -> Any:

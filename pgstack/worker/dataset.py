@@ -54,7 +54,9 @@ async def _load(session: Session, request: int) -> None:
             process.kill()
         with suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait_for(ended, STOP_SECONDS)
-    if process.returncode and not session.stopping.is_set():
+    if session.stopping.is_set():
+        await session.fetch(queries.LOAD_RELEASE, request, session.worker)
+    elif process.returncode:
         log.warning("request %s: the loader ended with %s", request, process.returncode)
         await session.fetch(
             queries.LOAD_FAILED, request, f"the loader ended with {process.returncode}"

@@ -187,6 +187,8 @@ def test_a_killed_worker_s_load_goes_on(
     worker.stop(signal.SIGTERM)
     there = value(db, query, request)
     assert there > 0
+    query = "select state, attempts from _pgstack.load_request"
+    assert db.execute(query).fetchall() == [("requested", 0)]
     start_worker(db_url)
     assert ended(db, request)[:3] == ("done", count, 0)
     assert value(db, "select count(*) from t") == count

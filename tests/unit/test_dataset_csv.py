@@ -119,6 +119,33 @@ def test_line_ends(
     assert rejects == [(52, "3 fields instead of 2")]
 
 
+def test_no_garbage_breaks_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is in a file, each record is a row or a reject, in the order of lines."""
+    pieces = [
+        *(b"a,b\n", b"1,2\r\n", b'"q,""\n",', b"a", b'"', b",", b"\n", b"\r", b"\\", b"x" * 20),
+        *(b",y\n", b"\xc3\xbc", b"\xff", b"\0"),
+    ]
+    found = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        monkeypatch.setattr(batch, "BLOCK_BYTES", rng.choice([40, 100, 1000, 100_000]))
+        monkeypatch.setattr(batch, "RECORD_BYTES", rng.choice([200, 2000]))
+        body = b"".join(rng.choices(pieces, k=rng.randint(1, 800)))
+        try:
+            made = reader(tmp_path, b"a,b\n" + body, delimiter=",", encoding="utf-8")
+        except UsageError:  # half of it are control characters
+            continue
+        end = len(body) + 4
+        for part in made.batches(made.columns, made.start()):
+            lines = [part.origin(row)[0] for row in range(part.rows)]
+            assert lines == sorted(set(lines))
+            assert not set(lines) & {reject.line for reject in part.rejects}
+            end = part.end.position
+            found += part.rows
+        assert end == len(body) + 4
+    assert found > 100
+
+
 # -- dialects and charsets --------------------------------------------------------------
 
 
