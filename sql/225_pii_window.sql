@@ -98,6 +98,8 @@ begin
   foreach _rule slice 1 in array _pgstack.pii_shapes() loop
     continue when _rule[2]::integer > _digits;
     _worded := _rule[3] = 'worded';
+    -- Without letters there are no words.
+    continue when _worded and _text !~ '[A-Za-z\u00c0-\uffff]';
     _end := greatest(pii_window.first - 45, 1);
     _listed := 0;
     loop
