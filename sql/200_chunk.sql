@@ -212,7 +212,17 @@ begin
     elsif chunk.method = 'none' then
       return query select 0, 0, length(_input), _input;
       return;
-    elsif chunk.method = 'recursive' and _keep <> 'none' and length(_input) < chunk.size then
+    elsif _keep <> 'none' and (
+      case chunk.method
+        when 'recursive' then length(_input) < chunk.size
+        when 'sentence' then length(_input) <= chunk.size
+        when 'page' then length(_input) <= chunk.size and position(E'\f' in _input) = 0
+        when 'markdown' then length(_input) <= chunk.size and _input !~ '(?:^|\n)\s*[#=-]'
+        when 'token' then octet_length(_input) / 8 < chunk.size
+          and pgstack.estimate_tokens(_input) <= chunk.size
+        else false
+      end
+    ) then
       -- Whatever the separators are, it all fits into one.
       return query select 0, _stripped.head, length(_input) - _stripped.tail, _stripped.body;
       return;
