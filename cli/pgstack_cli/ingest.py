@@ -273,7 +273,9 @@ class _Show:
             json_document(self._as_json(report, interrupted))
         elif not self.quiet:
             count = report.documents + len(report.failed)
-            rate = f", {count / seconds:,.0f} files/s" if seconds > 1 else ""
+            rate = (
+                f", {count / seconds:,.0f} files/s" if seconds > 1 and count > 5 * seconds else ""
+            )
             taken = "" if self.is_up_to_date else f" in {duration(seconds)}{rate}"
             self._summary(report, "would be " if self.dry else "", taken)
             if interrupted:

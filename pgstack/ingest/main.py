@@ -127,7 +127,8 @@ def ingest(
         with Run(
             known,
             tally,
-            jobs=jobs or os.cpu_count() or 1,
+            # In a dry run nothing is extracted, and files are best told in order.
+            jobs=1 if dry_run else jobs or os.cpu_count() or 1,
             how=how,
             again=Again(failed=retry, all=reread),
             dry=dry_run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -94,6 +95,8 @@ def start(url: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pgstack_cli", "ingest", str(folder), "--collection", "docs"]
     return subprocess.Popen(
         [*command, "--jobs", "2", "-d", url, *options],
+        # What a killed one leaves there goes with the test.
+        env={**os.environ, "TMPDIR": str(folder.parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
