@@ -303,6 +303,14 @@ AUDIT_LEAKS: Final[LiteralString] = (
     "from pgstack.audit_leaks(coalesce(%(role)s::name, current_user))"
 )
 
+# cleaning.
+FORGET_ROW: Final[LiteralString] = "select place, rows from pgstack.forget(%s, %s)"
+FORGET_DOCUMENT: Final[LiteralString] = "select place, rows from pgstack.forget_document(%s, %s)"
+DUPLICATE_REPORT: Final[LiteralString] = (
+    "select d.* from _pgstack.vectorizer_plan(%s) as p, "
+    "pgstack.duplicate_report(p.source::regclass, p.content_column::name, %s, %s) as d"
+)
+
 # doctor.
 REVISION_READABLE: Final[LiteralString] = (
     "select has_table_privilege('_pgstack.alembic_version', 'select')"

@@ -19,7 +19,9 @@ from pgstack_cli import (
     chunking,
     dataset,
     demo,
+    duplicates,
     evaluation,
+    forget,
     index,
     ingest,
     install,
@@ -149,7 +151,7 @@ def root(
 for _panel, _commands in {
     "Begin": (demo.demo, install.doctor),
     "Embedded stack": (stack.up, stack.down, stack.status, stack.logs, stack.url, stack.psql),
-    "Database": (install.install, worker.worker, audit.audit),
+    "Database": (install.install, worker.worker, audit.audit, forget.forget, duplicates.duplicates),
     "Search": (ingest.ingest, search.search, search.similar, search.ask),
 }.items():
     for _command in _commands:
