@@ -8,6 +8,7 @@ What it answers is checked as if it came from a stranger: a file may have taken 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -35,6 +36,8 @@ CPU_SECONDS = 60
 WALL_SECONDS = 120.0
 OUTPUT_BYTES = 64_000_000
 
+_PREFIX = "pgstack-extract-"
+_NEWBORN_SECONDS = 60.0
 _START_SECONDS = 60.0
 _RECYCLE_BYTES = 400_000_000  # a helper that a file left bigger than this is replaced
 _HEADER = struct.Struct(">QQ")  # bytes of JSON, bytes of text
@@ -176,7 +179,11 @@ class _Helper:
 
     def __init__(self, limits: list[str], options: Options) -> None:
         self.layers: tuple[str, ...] = ()
-        self.folder = tempfile.mkdtemp(prefix="pgstack-extract-")
+        _sweep()
+        self.folder = tempfile.mkdtemp(prefix=_PREFIX)
+        # Locked while we live: what is not is left by somebody who was killed.
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         # The helper dies when our end of this pipe closes, however we end.
         lifeline, self._lifeline = os.pipe()
         try:
@@ -192,6 +199,7 @@ class _Helper:
             )
         except BaseException:
             os.close(self._lifeline)
+            os.close(self._lock)
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         finally:
@@ -219,6 +227,7 @@ class _Helper:
                     pipe.close()
         if self._lifeline >= 0:
             os.close(self._lifeline)
+            os.close(self._lock)
             self._lifeline = -1
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -270,6 +279,22 @@ class _Helper:
         if code in _FILES_FAULT:
             return _Died("takes too much memory, or crashes what reads it", by_file=True)
         return _Died("the process that read it crashed")
+
+
+def _sweep() -> None:
+    """Remove the folders of helpers whose parents were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            # Not others', and not one that is about to be locked.
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _NEWBORN_SECONDS:
+                continue
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def _wait(handle: int, event: int, deadline: float) -> None:

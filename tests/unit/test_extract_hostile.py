@@ -351,3 +351,21 @@ def test_a_file_that_grows_while_it_is_read(
     monkeypatch.setattr("pgstack.extract.extractor.os.fstat", before)
     with pytest.raises(Unreadable, match="grew while it was read"):
         extractor.extract(path)
+
+
+def test_folders_of_the_dead_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, newborn = tmp_path / "pgstack-extract-dead", tmp_path / "pgstack-extract-new"
+    for folder in (dead, newborn):
+        folder.mkdir()
+        (folder / "file").write_text("left")
+    with Extractor() as living:
+        living.extract_bytes(b"a", name="a.txt")
+        assert living._helper is not None
+        mine = Path(living._helper.folder)
+        for folder in (dead, mine):
+            os.utime(folder, (0, 0))
+        with Extractor() as extractor:
+            extractor.extract_bytes(b"a", name="a.txt")
+        assert not dead.exists()
+        assert newborn.exists() and mine.exists()
