@@ -27,6 +27,7 @@ AT_ONCE = 2
 MOST_TRIES = 3
 LOOK_SECONDS = 5.0
 IDLE_SECONDS = 30.0  # a helper process with nothing to do is kept so long
+FAREWELL_SECONDS = 2.0
 WRITE_TRIES = 10  # a second or more apart
 CONTENTION = (
     psycopg.errors.LockNotAvailable,
@@ -136,9 +137,11 @@ class Reading:
                 await self._fail(file, " ".join(str(exc).split()))
             else:
                 await self._complete(file, document)
-        except psycopg.OperationalError:  # a full disk, say: not the file's fault
-            with contextlib.suppress(psycopg.Error, PoolClosed):
-                await self._write(queries.EXTRACTION_RELEASE, file, False)
+        except (psycopg.OperationalError, asyncio.CancelledError):
+            # A full disk, say, or another part of the worker failed: not the file's fault.
+            with contextlib.suppress(psycopg.Error, PoolClosed, TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self._write(queries.EXTRACTION_RELEASE, file, False)
             raise
         finally:
             self.busy.remove(file.key)
