@@ -33,7 +33,7 @@ _FILES = {
 
 
 def documents() -> dict[str, list[str]]:
-    """Return texts by name: real ones where they are, and hostile ones of a megabyte."""
+    """Return texts by name: real ones where they are, and hostile ones of 100 kB."""
     texts = {}
     for name, file in _FILES.items():
         if (DATA / file).exists():
@@ -42,20 +42,20 @@ def documents() -> dict[str, list[str]]:
         else:
             print(f"(no {DATA / file}: left out)")
     full = [sentence.text for sentence in _pii_set.sentences()]
-    million = 1_000_000
+    size = 100_000
     return texts | {
         "the judged set": full,
         "the judged set, one text": ["\n".join(full)],
-        "1 MB of digits": ["7" * million],
-        "1 MB of a@a@a": ["a@" * (million // 2)],
-        "1 MB of a@a.a@a.a": ["a@a.a" * (million // 5)],
-        "1 MB of 1.1.1.1.": ["1." * (million // 2)],
-        "1 MB of :::": [":" * million],
-        "1 MB of 1 1 1": ["1 " * (million // 2)],
-        "1 MB of +1 +1": ["+1 " * (million // 3)],
-        "1 MB of GB29 GB29": ["GB29 " * (million // 5)],
-        "1 MB of 4111 1111": ["4111 1111 " * (million // 10)],
-        "1 MB of tel 1234567": ["tel 1234567 " * (million // 12)],
+        "100 kB of digits": ["7" * size],
+        "100 kB of a@a@a": ["a@" * (size // 2)],
+        "100 kB of a@a.a@a.a": ["a@a.a" * (size // 5)],
+        "100 kB of 1.1.1.1.": ["1." * (size // 2)],
+        "100 kB of :::": [":" * size],
+        "100 kB of 1 1 1": ["1 " * (size // 2)],
+        "100 kB of +1 +1": ["+1 " * (size // 3)],
+        "100 kB of GB29 GB29": ["GB29 " * (size // 5)],
+        "100 kB of 4111 1111": ["4111 1111 " * (size // 10)],
+        "100 kB of tel 1234567": ["tel 1234567 " * (size // 12)],
     }
 
 
