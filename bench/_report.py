@@ -48,7 +48,7 @@ def median(values: Sequence[float]) -> float:
 
 def report(name: str, peer: str, cases: Sequence[Case], packages: Sequence[str]) -> None:
     """Print the table with versions, and write ``bench/out/<name>.json``."""
-    width = max(56, *(len(case.case) for case in cases))
+    width = max([56, *(len(case.case) for case in cases)])
     print(f"{'case':{width}} {'ours':>10} {peer[:20]:>20} {'ratio':>7} unit")
     for case in cases:
         print(

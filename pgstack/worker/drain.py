@@ -309,7 +309,9 @@ class Drain:
     async def _embed(self, batch: Batch, model: Model) -> None:
         """Have the model make what vectors are wanted, and write what it could make."""
         asked = {
-            chunk.digest: model.want(batch.vectorizer, batch.name, chunk.digest, chunk.text)
+            chunk.digest: model.want(
+                (id(batch), chunk.key), batch.vectorizer, batch.name, chunk.digest, chunk.text
+            )
             for chunk in batch.chunks
             if chunk.text is not None
         }

@@ -1,7 +1,7 @@
 """One model: texts in, vectors out, as many at a time as it takes well.
 
-Texts of all vectorizers that use the model in the same way wait in one line.  Calls are
-made of what stands at its head, several at once:
+Texts of all vectorizers that use the model in the same way wait in one line, where rows take
+turns.  Calls are made of what stands at its head, several at once:
 
     how big     as many characters as the model needs :data:`CALL_SECONDS` for, as measured,
                 and at most :data:`MOST_TEXTS` texts
@@ -30,8 +30,8 @@ import asyncio
 import math
 import random
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Coroutine
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from pgstack import queries
 from pgstack.errors import Fault, ModelServerError, PgstackError
 from pgstack.models import EmbedAnswer, ModelServer
 from pgstack.vectors import Vector
+from pgstack.worker.line import Line, TextKey, Wanted
 from pgstack.worker.session import Session, log, wait_for
 
 CALL_SECONDS = 1.0
@@ -46,6 +47,7 @@ MOST_TEXTS = 512
 FIRST_CHARACTERS = 16_000
 LEAST_CHARACTERS = 2_000
 MOST_CHARACTERS = 1_000_000
+MOST_WAITING = 50_000_000  # characters in line, above which no more rows are claimed
 REMEMBERED = 4096  # vectors, for equal texts that come soon after one another; and suspicions
 LONGEST_PAUSE = 30.0
 KEEP_SECONDS = 0.7  # the first rest is shorter, the second longer
@@ -59,9 +61,6 @@ PROBE = "pgstack asks whether this model answers"
 
 class GivenBack(Exception):
     """The text was not embedded, by nobody's fault: the model rests, or the worker ends."""
-
-
-type TextKey = tuple[int, bytes]  # vectorizer and digest
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,6 @@ class Suspicion:
 
 
 UNSUSPECTED = Suspicion()
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A text in line."""
-
-    key: TextKey
-    vectorizer: str
-    text: str
-    vector: asyncio.Future[Vector]
 
 
 @dataclass(frozen=True)
@@ -109,7 +98,7 @@ class Model:
     configuration: Configuration
     server: ModelServer
     spawn: Callable[[Coroutine[Any, Any, None]], object]
-    line: deque[Wanted] = field(default_factory=deque)
+    line: Line = field(default_factory=Line)
     known: OrderedDict[TextKey, asyncio.Future[Vector]] = field(default_factory=OrderedDict)
     suspects: OrderedDict[TextKey, Suspicion] = field(default_factory=OrderedDict)
     loading: int = 0  # batches of rows that are on their way here
@@ -131,8 +120,10 @@ class Model:
 
     # ------------------------------------------------------------------ for the drain
 
-    def want(self, vectorizer: int, name: str, digest: bytes, text: str) -> asyncio.Future[Vector]:
-        """Return the vector of a text, some time; equal texts of a vectorizer share one."""
+    def want(
+        self, row: Hashable, vectorizer: int, name: str, digest: bytes, text: str
+    ) -> asyncio.Future[Vector]:
+        """Return the vector of a row's text, some time; equal texts of a vectorizer share one."""
         key = (vectorizer, digest)
         vector = self.known.get(key)
         if vector is not None and not (vector.done() and vector.exception()):
@@ -141,7 +132,7 @@ class Model:
         vector = asyncio.get_running_loop().create_future()
         _remember(self.known, key, vector)
         self.mean_characters += (len(text) - self.mean_characters) / 32
-        self.line.append(Wanted(key, name, text, vector))
+        self.line.append(row, Wanted(key, name, text, vector))
         return vector
 
     @property
@@ -152,15 +143,17 @@ class Model:
     @property
     def has_room(self) -> bool:
         """Whether more rows should be claimed, because there will soon be too little to send."""
-        coming = len(self.line) + self.loading * self.texts_a_call
-        return not self.resting and coming < self.texts_a_call * (int(self.limit) + 1)
+        if self.resting or self.line.characters > MOST_WAITING:
+            return False
+        coming = self.line.room_taken + self.loading * self.texts_a_call
+        return coming < self.texts_a_call * (int(self.limit) + 1)
 
     def pump(self) -> None:
         """Send what may be sent."""
         if self.resting > KEEP_SECONDS:
             self.give_back()
         while self.line and self._may_call():
-            self.apart = self._held(self.line[0]).apart
+            self.apart = self._held(self.line.head).apart
             self.calls += 1
             self.called_at = time.monotonic()
             self.leaving = asyncio.Event()
@@ -169,7 +162,7 @@ class Model:
     def give_back(self) -> None:
         """Give up on what is still in line."""
         while self.line:
-            _set_exception(self.line.popleft(), GivenBack())
+            _set_exception(self.line.pop(), GivenBack())
 
     async def digest(self) -> str | None:
         """Return what the server calls the model's weights; None: it does not say."""
@@ -189,7 +182,7 @@ class Model:
         most = int(min(self.limit, session.concurrency))
         if self.resting or self.judging or self.calls >= most or session.stopping.is_set():
             return False
-        if self.calls and (self.apart or self._held(self.line[0]).apart):
+        if self.calls and (self.apart or self._held(self.line.head).apart):
             return False
         return not session.asking or time.monotonic() - self.called_at > YIELD_SECONDS
 
@@ -199,12 +192,12 @@ class Model:
         characters = 0
         at_most = MOST_TEXTS
         while self.line and len(taken) < (
-            at_most := min(at_most, self._held(self.line[0]).at_most)
+            at_most := min(at_most, self._held(self.line.head).at_most)
         ):
-            characters += len(self.line[0].text)
+            characters += len(self.line.head.text)
             if taken and characters > self.characters:
                 break
-            taken.append(self.line.popleft())
+            taken.append(self.line.pop())
         return taken
 
     def _held(self, wanted: Wanted) -> Suspicion:
@@ -292,7 +285,7 @@ class Model:
             case Fault.SETUP:
                 for wanted in (*taken, *self.line):
                     self._refuse(wanted, exc)
-                self.line.clear()
+                self.line = Line()
             case Fault.SERVER | Fault.BUSY:
                 self._put_back(taken)
                 await self._rest(exc)
@@ -341,7 +334,7 @@ class Model:
         self._put_back(taken)
 
     def _put_back(self, taken: list[Wanted]) -> None:
-        self.line.extendleft(reversed(taken))
+        self.line.put_back(taken)
         if self.session.stopping.is_set():
             self.give_back()
 

@@ -347,6 +347,27 @@ def test_a_new_row_does_not_wait_behind_a_long_queue(
     assert rows(db, "select count(*) from t_embedding_store") == [(20001,)]
 
 
+@pytest.mark.parametrize("novels", [1, 6])
+def test_a_note_does_not_wait_behind_novels(
+    db: Connection, worker: Any, models: Any, novels: int
+) -> None:
+    """Neither one of the same vectorizer nor one of another."""
+    for table in ("books", "notes"):
+        db.execute(f"create table {table} (id int primary key, body text)".encode())
+        vectorize(db, table, "body", **SMALL_CHUNKS)
+    models.misbehave(latency_ms=1000)
+    for number in range(novels):
+        novel = document(range(4000), f"novel {number}")
+        db.execute("insert into books values (%s, %s)", (number, novel))
+    models.await_stats(lambda stats: stats["texts"] > 64)
+    db.execute("insert into notes values (1, 'short')")
+    db.execute("insert into books values (100, 'short, too')")
+    for table in ("notes", "books"):
+        while not rows(db, f"select from {table}_embedding_store where chunk like 'short%'"):
+            time.sleep(0.02)
+    assert status(db, "books")["pending"] == novels
+
+
 def test_a_worker_asks_for_rows_only_when_there_may_be_some(
     db: Connection, db_url: str, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
