@@ -14,19 +14,22 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+EXTRAS = ("embedded", "datasets", "cloud")  # as in scripts/setup
 
 
-def closure(root: str, extra: str) -> dict[str, metadata.Distribution]:
-    """Return every installed distribution that ``root[extra]`` needs, itself included."""
+def closure(root: str, *extras: str) -> dict[str, metadata.Distribution]:
+    """Return every installed distribution that ``root[extras]`` needs, itself included."""
     found: dict[str, metadata.Distribution] = {}
-    todo = [(root, (extra, ""))]
+    todo = [(root, (*extras, ""))]
     while todo:
-        name, extras = todo.pop()
+        name, wanted_extras = todo.pop()
         dist = metadata.distribution(name)
         found[canonicalize_name(name)] = dist
         for line in dist.requires or []:
             need = Requirement(line)
-            wanted = any(need.marker is None or need.marker.evaluate({"extra": e}) for e in extras)
+            wanted = any(
+                need.marker is None or need.marker.evaluate({"extra": e}) for e in wanted_extras
+            )
             if wanted and canonicalize_name(need.name) not in found:
                 todo.append((need.name, (*need.extras, "")))
     return found
@@ -70,11 +73,11 @@ def row(what: str, download: float, disk: float) -> str:
 
 def main() -> int:
     """Print the table."""
-    dists = closure("pgstack", "embedded")
+    dists = closure("pgstack", *EXTRAS)
     dists.pop("pgstack")
     disk = {name: installed_bytes(dist) for name, dist in dists.items()}
     largest = sorted(disk, key=lambda name: -disk[name])[:4]
-    print(f"What the demo needs  {'':<16} {'download':>10} {'on disk':>10}")
+    print(f"What pgstack needs   {'':<16} {'download':>10} {'on disk':>10}")
     total_download, total_disk = downloaded_bytes(set(disk)), float(sum(disk.values()))
     print(row(f"Python packages ({len(disk)})", total_download, total_disk))
     for name in largest:
