@@ -37,6 +37,22 @@ $$;
 comment on function _pgstack.require(text, anyelement) is
 'Raises PS007 when an argument that is needed is NULL.';
 
+create or replace function _pgstack.owner()
+returns name
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select pg_get_userbyid(c.relowner) from pg_class as c where c.oid = '_pgstack.vectorizer'::regclass
+  );
+end;
+$$;
+
+comment on function _pgstack.owner() is
+'The owner of pgstack: the role as which workers run.';
+
 create or replace function _pgstack.check_manager()
 returns void
 language plpgsql stable
@@ -44,10 +60,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  _owner name;
+  _owner name := _pgstack.owner();
 begin
-  select pg_get_userbyid(c.relowner) into _owner
-  from pg_class as c where c.oid = '_pgstack.vectorizer'::regclass;
   if not pg_has_role(_owner, 'usage') then
     raise exception 'only the owner of pgstack may manage vectorizers'
       using errcode = 'PS014', hint = format('set role %I;   -- or ask whoever may', _owner);

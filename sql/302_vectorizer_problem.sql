@@ -77,6 +77,56 @@ $$;
 comment on function _pgstack.relation_problem(_pgstack.vectorizer_plan) is
 'What keeps the worker from reading a vectorizer''s source and writing its target, in words; NULL when nothing does.';
 
+-- Asked by the worker before it touches anything: one that it may not read does not stop the others.
+create or replace function _pgstack.rights_problem(plan _pgstack.vectorizer_plan)
+returns text
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _name text;
+  _class pg_class;
+begin
+  foreach _name in array array[plan.source, plan.target, plan.queue] loop
+    select c.* into _class from pg_class as c where c.oid = _pgstack.find_relation(_name);
+    continue when not found;
+    if not has_schema_privilege(_class.relnamespace, 'usage') then
+      return format(
+        'the worker may not use the schema of %s: grant usage on schema %I to %I;',
+        _name, (parse_ident(_name))[1], current_user
+      );
+    elsif row_security_active(_class.oid)
+      and pg_has_role(_class.relowner, 'usage')
+    then
+      return format(
+        'row-level security hides rows from the worker: alter table %s no force row level security;',
+        _name
+      );
+    elsif row_security_active(_class.oid)
+      or not has_any_column_privilege(_class.oid, 'select') and _name <> plan.source
+    then
+      return format(
+        'the worker needs all of %1$s, which belongs to %2$I: alter table %1$s owner to %3$I;',
+        _name, pg_get_userbyid(_class.relowner), current_user
+      );
+    -- Update to lock rows while their chunks are written.
+    elsif not (
+      has_any_column_privilege(_class.oid, 'select') and has_any_column_privilege(_class.oid, 'update')
+    ) then
+      return format(
+        'the worker may not read and lock rows of the source: grant select, update on %s to %I;',
+        _name, current_user
+      );
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function _pgstack.rights_problem(_pgstack.vectorizer_plan) is
+'What the current role, the worker''s, lacks to read a vectorizer''s tables, in words, with the command that mends it; NULL when nothing.';
+
 -- Nothing is read yet when a table is locked, and nothing changes any more when it is looked at:
 -- asked without the lock, the answer is of a moment ago.  Partitions and children are no views.
 create or replace function _pgstack.hold_source(plan _pgstack.vectorizer_plan)

@@ -211,6 +211,55 @@ $$;
 comment on function _pgstack.protect_target(_pgstack.vectorizer_plan) is
 'Gives chunks the readers of their source rows, row by row.';
 
+-- The worker runs as the owner of pgstack, and must own chunks to read past their policy and to
+-- index them.  Who makes a vectorizer keeps his rights on them, as he has all of that role, and gives
+-- it none that it could not take: he has just run its functions.
+create or replace function _pgstack.hand_over(plan _pgstack.vectorizer_plan)
+returns void
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  _owner name := _pgstack.owner();
+  _destination jsonb := plan.config -> 'destination';
+  _schema name := _destination ->> 'target_schema';
+  _statement text;
+begin
+  if _owner = current_user then
+    return;
+  end if;
+  for _statement in
+    select format('alter table %s owner to %I', r.name, _owner)
+    from (
+      values
+        (plan.queue), (plan.failed_queue),
+        (case when plan.has_table then plan.target end),
+        (case when plan.has_table then format(
+          '%I.%I', _destination ->> 'view_schema', _destination ->> 'view_name'
+        ) end)
+    ) as r (name)
+    where r.name is not null
+    union all
+    select format('alter function %I.%I() owner to %I', v.queue_schema, v.trigger_name, _owner)
+    from ai.vectorizer as v where v.id = plan.id
+  loop
+    execute _statement;
+  end loop;
+exception
+  when insufficient_privilege then
+    raise exception 'the table of chunks cannot be given to %, the owner of pgstack: %', _owner, sqlerrm
+      using errcode = 'PS014',
+      hint = case when has_schema_privilege(_owner, _schema, 'create')
+        then format('grant %I to %I with set true;', _owner, current_user)
+        else format('grant usage, create on schema %I to %I;', _schema, _owner)
+      end;
+end;
+$$;
+
+comment on function _pgstack.hand_over(_pgstack.vectorizer_plan) is
+'Gives what belongs to a new vectorizer to the owner of pgstack. Raises PS014 where that role may not create tables.';
+
 create or replace function pgstack.create_vectorizer(
   source regclass,
   content name[],
@@ -326,6 +375,7 @@ begin
     raise exception '% cannot be vectorized: %', create_vectorizer.source, _problem
       using errcode = 'PS013', hint = 'Change what it names, and try again.';
   end if;
+  perform _pgstack.hand_over(_pgstack.vectorizer_plan(_id));
   perform _pgstack.prepare_vectorizer(_id, adopt => true);
   update _pgstack.vectorizer as v
   set
@@ -355,7 +405,7 @@ index: auto (the setting index_method), hnsw, diskann or none; built by the work
 enqueue_existing: embed the rows that are there. if_not_exists: return the id of a vectorizer of that name.
 text_config: the language of the text for searches by words: english, german, simple ...; default the setting text_config.
 mask_pii: types of personal data that pgstack.mask_pii() is to mask before the text is cut, array[''all''] for those it masks by default; default none. Then what is embedded, stored as chunk, searched by words and sent to models is masked; offsets are those of the source. Not with embedding_column.
-Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner of the table and of pgstack, and what pgstack.embed() raises.';
+Raises PS007 bad argument, PS012 name taken, PS013 unsupported table, PS014 not the owner of the table and of pgstack, or the owner of pgstack, to whom chunks belong, may not create tables in that schema, and what pgstack.embed() raises.';
 
 create or replace function pgstack.create_vectorizer(
   source regclass,

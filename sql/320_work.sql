@@ -197,7 +197,7 @@ begin
     _rows := least(coalesce((_wish ->> 'rows')::integer, 32), _plan.batch_size);
     continue when _rows = 0;
     begin
-      _problem := _pgstack.vectorizer_problem(_plan);
+      _problem := coalesce(_pgstack.vectorizer_problem(_plan), _pgstack.rights_problem(_plan));
       if _problem is null then
         keys := _pgstack.claim_keys(
           _plan, work_claim.worker, _rows, _wish -> 'after',

@@ -71,6 +71,7 @@ begin
   for _plan in select p.* from _pgstack.vectorizer_plan as p where not p.disabled order by random()
   loop
     continue when _pgstack.vectorizer_problem(_plan) is not null
+      or _pgstack.rights_problem(_plan) is not null
       or not _plan.has_table and _pgstack.hold_source(_plan) is not null;
     name := _plan.name;
     statement := coalesce(_pgstack.text_index_due(_plan), _pgstack.prepared_search_due(_plan));

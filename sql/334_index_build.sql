@@ -74,6 +74,7 @@ begin
     _method := _pgstack.index_method(_plan);
     continue when _method is null
       or _pgstack.vectorizer_problem(_plan) is not null
+      or _pgstack.rights_problem(_plan) is not null
       or _pgstack.index_problem(_plan) is not null
       or exists (select from _pgstack.vector_index(_plan))
       or exists (

@@ -223,6 +223,14 @@ begin
       _plan.source, _plan.name
     )
   );
+  -- With the view goes its function.
+  if _plan.has_table and _pgstack.owner() <> current_user and exists (
+    select from pg_class as c
+    where c.oid = _pgstack.find_relation(_plan.target)
+      and pg_get_userbyid(c.relowner) = _pgstack.owner()
+  ) then
+    execute format('alter function %s owner to %I', _old, _pgstack.owner());
+  end if;
   return _old;
 end;
 $$;

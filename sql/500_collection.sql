@@ -140,9 +140,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   _relation regclass;
-  _pgstack_owner name := (
-    select n.nspowner::regrole::text::name from pg_namespace as n where n.nspname = '_pgstack'
-  );
 begin
   execute format(
     $sql$
@@ -182,9 +179,9 @@ begin
   execute format(
     'comment on table %s is %L', _relation, 'Documents ingested by pgstack; see pgstack.documents.'
   );
-  -- Workers run as the owner of pgstack.
-  if _pgstack_owner <> current_user then
-    execute format('grant select, update on %s to %I', _relation, _pgstack_owner);
+  -- Workers run as the owner of pgstack, and write there whatever policies it gets.
+  if _pgstack.owner() <> current_user then
+    execute format('alter table %s owner to %I', _relation, _pgstack.owner());
   end if;
   delete from _pgstack.collection as k
   where not exists (select from pg_class as c where c.oid = k.relation);

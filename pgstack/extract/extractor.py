@@ -382,7 +382,10 @@ def _read(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise Unreadable(_too_large(status.st_size))
         try:
-            data = file.read(MAX_BYTES + 1)
+            # As much memory as it needs; one byte more shows whether it grew.
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:
+                data += file.read(MAX_BYTES + 1 - len(data))
         except OSError as exc:
             raise Unreadable(exc.strerror or str(exc)) from exc
     if len(data) > MAX_BYTES:
