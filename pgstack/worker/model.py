@@ -150,7 +150,8 @@ class Model:
 
     def pump(self) -> None:
         """Send what may be sent."""
-        if self.resting > KEEP_SECONDS:
+        # A worker that stops may have been loading rows: they come when all else is given back.
+        if self.resting > KEEP_SECONDS or self.session.stopping.is_set():
             self.give_back()
         while self.line and self._may_call():
             self.apart = self._held(self.line.head).apart
